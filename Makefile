@@ -1,0 +1,34 @@
+# make         install, run the default study and say where its report is
+# make test    install and run the tests
+# make lint    formatting and static checks
+# make clean   remove what runs have written (results/reference stays)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: all install test lint clean
+
+all: install
+	$(BIN)/snakemake --cores all
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	for study in config/*.yaml; do $(BIN)/snakemake --lint --configfile $$study || exit 1; done
+
+clean:
+	find results -mindepth 1 -maxdepth 1 -type d ! -name reference -exec rm -r {} +
+	rm -rf resources .snakemake

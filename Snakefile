@@ -1,0 +1,61 @@
+"""rareclass: which segmentation loss survives class imbalance? A table of contents."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# the form `import workflow.x` would overwrite Snakemake's own name `workflow`
+from workflow import paths, provenance
+from workflow.study import StudyError, load
+
+
+# a study replaces the default one as a whole, so Snakemake's merging `configfile:` is not used
+study_files = list(map(Path, workflow.config_settings.configfiles)) or [
+    Path(workflow.basedir) / "config" / "default.yaml"
+]
+if len(study_files) > 1:
+    raise WorkflowError("one study at a time: give a single file with --configfile")
+try:
+    STUDY = load(study_files[0], workflow.config_settings.config)
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
+
+NAME = study_files[0].stem
+RESULTS = str(paths.results(NAME))
+RESOURCES = str(paths.resources(STUDY))
+PYTHON = sys.executable
+CODE = Path(workflow.basedir)
+
+
+# every job runs in the environment that Snakemake itself runs in (see environment.yml)
+container: None
+
+
+wildcard_constraints:
+    loss="[^/]+",
+    rate="[^/]+",
+    seed=r"\d+",
+
+
+localrules:
+    all,
+    configure,
+
+
+rule all:
+    input:
+        f"{RESULTS}/report.html",
+        f"{RESULTS}/paper.pdf",
+    default_target: True
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/compare.smk"
+include: "workflow/rules/report.smk"
+
+
+onsuccess:
+    print(f"report: {RESULTS}/report.html")
+    print(f"paper:  {RESULTS}/paper.pdf")

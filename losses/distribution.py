@@ -1,0 +1,202 @@
+"""Cross-entropy and its kin: a term for each voxel, averaged over voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from .base import About, SegmentationLoss, check_number, weighted_mean
+
+
+class VoxelLoss(SegmentationLoss):
+    """A loss with a term for each voxel.
+
+    Reductions: ``"mean"`` is the mean over the valid voxels of the batch, weighted by the class
+    weight of each voxel's label; ``"sum"`` the sum of weight times term; ``"none"`` gives the
+    terms without class weights, (B, *spatial), 0 at ignored voxels.
+    """
+
+    reductions = ("mean", "sum", "none")
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(B, *spatial): the term of each voxel."""
+        raise NotImplementedError
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        terms = self.terms(logits, labels)
+        if self.reduction == "none":
+            return terms if valid is None else terms * valid
+        weights = voxel_weights(labels, valid, self.weight)
+        if self.reduction == "sum":
+            return (terms if weights is None else terms * weights).sum()
+        return weighted_mean(terms, weights)
+
+
+def voxel_weights(labels: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    """Weight of each voxel: that of its label, 0 where ignored; None if all are 1."""
+    if weight is None:
+        return valid
+    return weight[labels] if valid is None else weight[labels] * valid
+
+
+def focal_terms(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> Tensor:
+    """(B, *spatial): the focal loss of each voxel."""
+    cross = cross_entropy(logits, labels, reduction="none")
+    # -expm1(-x) is 1 - p without cancellation. At p = 1 its power has an infinite slope when
+    # gamma < 1, which meets a factor of 0: the floor keeps that product 0 instead of NaN.
+    wrong = (-torch.expm1(-cross)).clamp_min(torch.finfo(cross.dtype).tiny)
+    terms = wrong.pow(gamma) * cross
+    if alpha is None:
+        return terms
+    return torch.where(labels > 0, alpha, 1 - alpha).to(terms.dtype) * terms
+
+
+class CrossEntropy(VoxelLoss):
+    """Cross-entropy of the softmax, averaged over valid voxels.
+
+    Args:
+        ignore_index: label of voxels to leave out.
+        reduction: "mean", "sum" or "none" (term of each voxel, 0 where ignored).
+    """
+
+    name = "cross_entropy"
+    about = About(
+        title="Cross-entropy",
+        family="distribution",
+        formula=r"L = -\frac{1}{N} \sum_{i=1}^{N} \log p_{i, y_i}",
+        paper="Good, I. J. (1952). Rational decisions. J. R. Stat. Soc. B 14(1), 107-114. "
+        "doi:10.1111/j.2517-6161.1952.tb00104.x",
+        reduction="mean over all valid voxels of the batch",
+        smoothing="none; log-softmax is computed in one stable step",
+        background="a class like any other",
+        absent_class="no term of its own; its probability is pushed down at every other voxel",
+        value_range="[0, inf); ln C for a uniform prediction",
+    )
+
+    def __init__(self, *, ignore_index: int | None = None, reduction: str = "mean") -> None:
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, reduction="none")
+
+
+class WeightedCrossEntropy(VoxelLoss):
+    """Cross-entropy with a weight for each class, normalised by the weights that occurred.
+
+    Args:
+        weight: one number >= 0 for each class, background first; only ratios matter. Required.
+        ignore_index: label of voxels to leave out.
+        reduction: "mean", "sum" (of weighted terms) or "none" (unweighted term of each voxel).
+    """
+
+    name = "weighted_cross_entropy"
+    about = About(
+        title="Weighted cross-entropy",
+        family="distribution",
+        formula=r"L = -\frac{\sum_i w_{y_i} \log p_{i, y_i}}{\sum_i w_{y_i}}",
+        paper="Ronneberger, O., Fischer, P., Brox, T. (2015). U-Net: convolutional networks for "
+        "biomedical image segmentation. MICCAI. doi:10.1007/978-3-319-24574-4_28, arXiv:1505.04597",
+        reduction="weighted mean over all valid voxels of the batch",
+        smoothing="none",
+        background="a class like any other, with its own weight",
+        absent_class="no term and no share of the normalisation: the weights of the other classes "
+        "are normalised among themselves",
+        value_range="[0, inf)",
+    )
+
+    def __init__(
+        self,
+        *,
+        weight: Sequence[float] | Tensor,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        if weight is None:
+            raise TypeError("weighted_cross_entropy needs weight: one number for each class")
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, reduction="none")
+
+
+class Focal(VoxelLoss):
+    """Focal loss of the softmax: voxels that are already right count less.
+
+    The mean is over voxels, so gamma = 0 is cross-entropy. (MONAI and kornia also divide by C.)
+
+    Args:
+        gamma: strength of the focus, >= 0.
+        alpha: factor of every foreground class, 1 - alpha being that of class 0; None for none.
+            It scales the loss and is not normalised, unlike ``weight``.
+        weight: class weights of the mean, one for each class.
+        ignore_index: label of voxels to leave out.
+        reduction: "mean", "sum" or "none" (term of each voxel with alpha, without weight).
+    """
+
+    name = "focal"
+    about = About(
+        title="Focal loss",
+        family="distribution",
+        formula=r"L = -\frac{1}{N} \sum_{i=1}^{N}"
+        r" \alpha_{y_i} (1 - p_{i, y_i})^{\gamma} \log p_{i, y_i}",
+        paper="Lin, T.-Y., Goyal, P., Girshick, R., He, K., Dollar, P. (2017). Focal loss for "
+        "dense object detection. ICCV. doi:10.1109/ICCV.2017.324, arXiv:1708.02002",
+        reduction="mean over all valid voxels of the batch, class-weighted if weight is given",
+        smoothing="none",
+        background="a class like any other; 1 - alpha is its factor if alpha is given",
+        absent_class="no term of its own, as in cross-entropy",
+        value_range="[0, inf)",
+    )
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
+        self.gamma = check_number("gamma", gamma, 0)
+        self.alpha = None if alpha is None else check_number("alpha", alpha, 0, 1)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return focal_terms(logits, labels, self.gamma, self.alpha)
+
+
+class TopkCrossEntropy(SegmentationLoss):
+    """Cross-entropy over the hardest k percent of the batch's voxels.
+
+    Args:
+        k: percentage of the valid voxels that count, 0 < k <= 100; at least one voxel counts.
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "topk_cross_entropy"
+    about = About(
+        title="Top-k cross-entropy",
+        family="distribution",
+        formula=r"L = -\frac{1}{|K|} \sum_{i \in K} \log p_{i, y_i}, \quad |K| = \frac{k N}{100}",
+        paper="Wu, Z., Shen, C., van den Hengel, A. (2016). Bridging category-level and "
+        "instance-level semantic image segmentation. arXiv:1605.06885",
+        reduction="mean over the k percent of voxels with the largest cross-entropy, pooled over "
+        "the batch",
+        smoothing="none",
+        background="a class like any other; easy background drops out of the mean",
+        absent_class="no term of its own, as in cross-entropy",
+        value_range="[0, inf); never below cross-entropy",
+    )
+
+    def __init__(self, *, k: float = 10.0, ignore_index: int | None = None) -> None:
+        super().__init__(ignore_index=ignore_index)
+        self.k = check_number("k", k, 0, 100, above=True)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        terms = cross_entropy(logits, labels, reduction="none")
+        terms = terms.flatten() if valid is None else terms[valid]
+        hardest = max(1, int(len(terms) * self.k / 100))
+        return terms.topk(hardest, sorted=False).values.mean()

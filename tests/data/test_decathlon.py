@@ -1,0 +1,102 @@
+"""No network: archives are local files behind file:// addresses."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from workflow.data.dataset import DataError, read
+from workflow.data.decathlon import fetch
+
+TASK = "Task04_Hippocampus"
+
+
+def publish(archive: Path) -> dict[str, dict[str, str]]:
+    """Tables of addresses and checksums that hold one local archive."""
+    digest = hashlib.md5(archive.read_bytes()).hexdigest()
+    return {"resource": {TASK: archive.as_uri()}, "md5": {TASK: digest}}
+
+
+@pytest.fixture
+def archive(pristine: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "server" / f"{TASK}.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        tar.add(pristine, arcname=TASK)
+    return path
+
+
+def test_a_task_is_fetched_once_and_readable(archive: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    folder = fetch(TASK, home, **publish(archive))
+    assert folder == home / TASK
+    assert len(read(folder).cases) == 4
+    assert [entry.name for entry in home.iterdir()] == [TASK]
+    archive.unlink()
+    assert fetch(TASK, home) == folder
+
+
+def test_a_wrong_checksum_leaves_nothing(archive: Path, tmp_path: Path) -> None:
+    tables = publish(archive)
+    tables["md5"][TASK] = "0" * 32
+    with pytest.raises(DataError, match="checksum is not 0000"):
+        fetch(TASK, tmp_path / "home", **tables)
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_without_network_the_folder_to_provide_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr("monai.apps.utils.urlretrieve", unreachable)
+    with pytest.raises(DataError) as caught:
+        fetch(TASK, tmp_path / "home")
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "Name or service not known" in said
+    assert f"provide the unpacked folder {tmp_path / 'home' / TASK}" in said
+    assert "medicaldecathlon.com" in said
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_an_archive_cannot_leave_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "evil.tar"
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("../../escaped.txt")
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"evil"))
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        fetch(TASK, tmp_path / "home", **publish(path))
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+def test_an_archive_without_the_task_or_no_archive_is_refused(
+    pristine: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(pristine, arcname="Something")
+    with pytest.raises(DataError, match=f"no {TASK}/dataset.json in the archive"):
+        fetch(TASK, tmp_path / "home", **publish(path))
+    path.write_bytes(b"<html>" * 1000)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        fetch(TASK, tmp_path / "home", **publish(path))
+
+
+def test_unknown_tasks_and_half_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="unknown task 'Task11', expected one of Task01_BrainTumour"
+    ):
+        fetch("Task11", tmp_path)
+    (tmp_path / TASK).mkdir()
+    with pytest.raises(DataError, match=r"no dataset\.json"):
+        fetch(TASK, tmp_path)

@@ -1,0 +1,97 @@
+"""Agreement with installed libraries, up to the differences that are documented."""
+
+from __future__ import annotations
+
+import monai
+import pytest
+import torch
+from loss_samples import CLASSES, build, gradient, sample
+from torch.testing import assert_close
+
+SOFTMAX = dict(softmax=True, to_onehot_y=True)
+
+
+def same(ours, peer, labels_too=True, factor=1.0, seed=0, labels=None):
+    """Assert equal values and gradients; MONAI wants a channel in its labels."""
+    logits, random_labels = sample(5, 4, 3, seed=seed, dtype=torch.float64)
+    labels = random_labels if labels is None else labels
+    value, slope = gradient(ours, logits, labels)
+    peer_value, peer_slope = gradient(peer, logits, labels.unsqueeze(1) if labels_too else labels)
+    # MONAI's focal loss computes in float32 whatever it is given
+    tolerance = dict(rtol=1e-6, atol=1e-7) if peer_value.dtype == torch.float32 else {}
+    assert_close(value, factor * peer_value.double(), **tolerance)
+    assert_close(slope, factor * peer_slope, **tolerance)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("squared_pred", [True, False])
+def test_dice_is_that_of_monai(include_background, batch, squared_pred):
+    options = dict(include_background=include_background, batch=batch, squared_pred=squared_pred)
+    same(build("dice", **options), monai.losses.DiceLoss(**options, **SOFTMAX))
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_jaccard_is_that_of_monai(batch):
+    peer = monai.losses.DiceLoss(jaccard=True, batch=batch, smooth_nr=0, smooth_dr=0, **SOFTMAX)
+    same(build("jaccard", batch=batch, smooth_nr=0.0, smooth_dr=0.0), peer)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+def test_tversky_is_that_of_monai(include_background, batch):
+    options = dict(include_background=include_background, batch=batch, alpha=0.3, beta=0.7)
+    same(build("tversky", **options), monai.losses.TverskyLoss(**options, **SOFTMAX))
+
+
+@pytest.mark.parametrize("absent_class", [None, 2])
+@pytest.mark.parametrize("weighting", ["square", "simple", "uniform"])
+@pytest.mark.parametrize("include_background", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+def test_generalized_dice_is_that_of_monai(weighting, include_background, batch, absent_class):
+    _, labels = sample(5, 4, 3)
+    if absent_class is not None:
+        labels[0][labels[0] == absent_class] = 0  # from one image, so not from the batch
+    options = dict(include_background=include_background, batch=batch)
+    peer = monai.losses.GeneralizedDiceLoss(w_type=weighting, **options, **SOFTMAX)
+    same(build("generalized_dice", weighting=weighting, **options), peer, labels=labels)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_dice_ce_is_that_of_monai(batch):
+    options = dict(batch=batch, lambda_dice=0.7, lambda_ce=1.3)
+    same(build("dice_ce", **options), monai.losses.DiceCELoss(**options, **SOFTMAX))
+
+
+def test_focal_is_that_of_monai_times_the_number_of_classes():
+    peer = monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0)
+    same(build("focal"), peer, factor=CLASSES)
+    peer = monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True, gamma=3.0, alpha=0.25)
+    same(build("focal", gamma=3.0, alpha=0.25), peer, factor=CLASSES)
+
+
+def test_cross_entropies_are_those_of_torch():
+    weight = [0.1, 0.4, 0.2, 0.3]
+    same(build("cross_entropy"), torch.nn.CrossEntropyLoss(), labels_too=False)
+    peer = torch.nn.CrossEntropyLoss(torch.tensor(weight, dtype=torch.float64), ignore_index=2)
+    for name in ("weighted_cross_entropy", "published_weighted_cross_entropy"):
+        same(build(name, weight=weight, ignore_index=2), peer, labels_too=False)
+
+
+def test_lovasz_and_focal_are_those_of_kornia():
+    kornia = pytest.importorskip("kornia.losses")
+    same(build("lovasz_softmax"), lambda z, y: kornia_lovasz(kornia, z, y), labels_too=False)
+    same(
+        build("focal"),
+        lambda z, y: kornia.focal_loss(z, y, alpha=None, gamma=2.0, reduction="mean"),
+        labels_too=False,
+        factor=CLASSES,
+    )
+
+
+def kornia_lovasz(kornia, logits, labels):
+    """Per image; kornia is 2-D only, and pools the batch."""
+    images = zip(logits, labels, strict=True)
+    return torch.stack(
+        [kornia.lovasz_softmax_loss(z.flatten(2)[None], y.flatten(1)[None]) for z, y in images]
+    ).mean()

@@ -1,0 +1,181 @@
+"""Figures are drawn, filled and the same each time, whatever the study looks like."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_study import LARGE, Loss, write_study
+
+from workflow.reporting import figures
+from workflow.reporting.figures_curves import curve_groups, draw_validation_curves
+from workflow.reporting.figures_scores import (
+    draw_collapse,
+    draw_cost,
+    draw_heldout_dice,
+    draw_published_corrected,
+    draw_ranking,
+)
+from workflow.reporting.figures_slices import draw_cases, draw_dataset, errors
+from workflow.reporting.study_tables import FLOOR, read_study
+
+
+def texts(figure) -> str:
+    """All words of a figure."""
+    found = [text.get_text() for axis in figure.axes for text in axis.texts]
+    found += [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()]
+    found += [axis.get_title() for axis in figure.axes]
+    return "\n".join([*found, figure.get_suptitle()])
+
+
+def test_every_figure_is_written_as_svg_and_png(study_dir: Path, tmp_path: Path) -> None:
+    copy = write_study(tmp_path / "study")
+    written = figures.write_all(copy)
+    assert {path.name for path in written} == {
+        f"{name}.{ending}" for name in figures.FIGURES for ending in ("svg", "png")
+    }
+    assert all(path.stat().st_size > 2000 for path in written)
+    before = {path.name: path.read_bytes() for path in written}
+    figures.write_all(copy)
+    assert before == {path.name: path.read_bytes() for path in written}
+
+
+def test_curves_have_a_row_a_group_and_a_column_a_class(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    figure = draw_validation_curves(study)
+    assert len(figure.axes) == len(curve_groups(study)) * len(study.classes)
+    assert all(len(axis.lines) >= 4 for axis in figure.axes)
+
+
+def test_curves_put_published_losses_beside_their_correction(study_dir: Path) -> None:
+    groups = curve_groups(read_study(study_dir))
+    assert ["generalized_dice", "published_generalized_dice_graph"] in groups
+    assert sorted(label for group in groups for label in group) == sorted(
+        {label for group in groups for label in group}
+    )
+
+
+def test_curves_mark_only_the_classes_that_a_run_lost(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    row = next(i for i, group in enumerate(curve_groups(study)) if "cross_entropy" in group)
+    axes = draw_validation_curves(study).axes[row * 3 : row * 3 + 3]
+    crosses = [sum(line.get_marker() == "x" for line in axis.lines) for axis in axes]
+    assert crosses == [0, 0, 3]
+
+
+def test_ranking_shows_every_loss_the_floor_and_lost_runs(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    figure = draw_ranking(study)
+    assert len(figure.axes[0].get_yticks()) == len(study.losses)
+    assert any(line.get_linestyle() == "--" for line in figure.axes[0].lines)
+    assert "1 collapsed, 1 failed of 3" in texts(figure)
+
+
+def test_heldout_dice_draws_a_dot_for_each_case_with_the_class(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    figure = draw_heldout_dice(study)
+    cases = study.chosen(study.cases)
+    for axis, name in zip(figure.axes, study.classes, strict=True):
+        present = cases[(cases["class"] == name) & (cases["loss"] == "dice")].dropna(subset="dice")
+        drawn = {len(dots.get_offsets()) for dots in axis.collections}
+        assert drawn == {present["case"].nunique()}
+
+
+def test_collapse_grid_names_every_bad_outcome(study_dir: Path) -> None:
+    figure = draw_collapse(read_study(study_dir))
+    words = texts(figure)
+    assert all(outcome in words for outcome in ("partial", "total", "diverged", "failed"))
+    assert len(figure.axes[0].patches) == 6 * 3
+
+
+def test_the_floor_is_no_run(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    assert FLOOR not in set(study.runs["loss"])
+    assert FLOOR not in study.losses
+    assert study.row(FLOOR) is not None
+
+
+def test_pairs_show_both_scores_and_both_differences(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    left, right = draw_published_corrected(study).axes
+    assert sum(line.get_marker() == "o" for line in left.lines) == 2 * len(study.pairs())
+    assert sum(line.get_marker() == "s" for line in right.lines) == len(study.pairs())
+
+
+def test_cost_has_two_bars_a_loss(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    assert len(draw_cost(study).axes[0].patches) == 2 * len(study.losses)
+
+
+def test_cases_show_every_loss_that_has_a_prediction(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    figure = draw_cases(study, "median")
+    rows = study.slices[study.slices["kind"] == "median"]
+    assert sum(bool(axis.images) for axis in figure.axes) == len(rows)
+    assert "Dice 0.00" in texts(figure)
+
+
+def test_errors_are_missed_false_alarm_or_wrong_class() -> None:
+    wrong = errors(np.array([0, 1, 1, 2, 0]), np.array([0, 1, 0, 1, 2]))
+    assert {kind: list(np.flatnonzero(mask)) for kind, mask in wrong.items()} == {
+        "missed": [2],
+        "alarm": [4],
+        "confused": [3],
+    }
+
+
+def test_dataset_legend_tells_fraction_and_prevalence(study_dir: Path) -> None:
+    figure = draw_dataset(read_study(study_dir))
+    labels = [entry.get_text() for entry in figure.legends[0].get_texts()]
+    assert "edema: 0.87 % of voxels, in 100 % of cases" in labels
+
+
+ALMOST_ALL_FAILED = (
+    Loss("dice_ce", "compound", 0.7),
+    Loss("dice", "overlap", 0.7, fails=(0, 1)),
+    Loss("published_dice", "overlap", 0.7, twin="dice", fails=(0, 1)),
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seeds": 1},
+        {"losses": ALMOST_ALL_FAILED},
+        {"classes": ("tumour",)},
+        {"classes": ("liver", "tumour")},
+        {"classes": ("a", "b", "c", "d", "e")},
+        {"losses": LARGE, "cases": 4},
+        {"losses": (Loss("dice_ce", "compound", 0.7),)},
+    ],
+    ids=["one seed", "failed", "one class", "two classes", "five classes", "27 losses", "one loss"],
+)
+def test_figures_of_unusual_studies_are_filled(tmp_path: Path, options: dict) -> None:
+    study = read_study(write_study(tmp_path / "study", **options))
+    for name, draw in figures.FIGURES.items():
+        figure = draw(study)
+        assert figure.get_suptitle(), name
+        for axis in figure.axes:
+            filled = axis.lines or axis.patches or axis.collections or axis.images or axis.texts
+            assert filled or not axis.axison, f"{name} has an empty panel"
+    assert len(draw_ranking(study).axes[0].get_yticks()) == len(study.losses)
+
+
+def test_losses_without_any_score_are_named_not_dropped(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path / "study", losses=ALMOST_ALL_FAILED))
+    assert texts(draw_ranking(study)).count("no score") == 4
+    assert "no score" in texts(draw_heldout_dice(study))
+
+
+def test_names_with_dollar_signs_are_no_mathematics(tmp_path: Path) -> None:
+    study = read_study(
+        write_study(tmp_path / "study", classes=("a$^b", "c_{$"), case_name="$case_{{{}")
+    )
+    figures.write_all(tmp_path / "study")
+    assert "a$^b" in texts(draw_heldout_dice(study))
+
+
+def test_study_without_tables_still_has_its_figures(tmp_path: Path) -> None:
+    written = figures.write_all(tmp_path / "nothing")
+    assert len(written) == 2 * len(figures.FIGURES)
+    assert pd.DataFrame().equals(read_study(tmp_path / "nothing").summary)

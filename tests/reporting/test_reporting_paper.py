@@ -1,0 +1,62 @@
+"""The paper compiles to two pages, and its numbers are those of the tables."""
+
+import re
+import zlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typst
+from synthetic_study import LARGE, Loss, write_study
+
+from workflow.reporting import figures, paper
+
+SOURCE = Path(__file__).parents[2] / "paper" / "paper.typ"
+
+
+def pages(pdf: Path) -> int:
+    """Pages of a PDF, from the page tree, which may lie in a compressed stream."""
+    data = pdf.read_bytes()
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.DOTALL):
+        try:
+            data += zlib.decompress(stream)
+        except zlib.error:
+            continue
+    return max(int(found) for found in re.findall(rb"/Count (\d+)", data))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"losses": LARGE, "cases": 4}, {"losses": (Loss("dice", "overlap", 0.7, fails=(0, 1)),)}],
+    ids=["6 losses", "27 losses", "everything failed"],
+)
+def test_paper_has_two_pages(tmp_path: Path, options: dict) -> None:
+    folder = write_study(tmp_path / "study", **options)
+    figures.write_all(folder)
+    out = paper.compile(SOURCE, folder, tmp_path / "deep" / "paper.pdf")
+    assert pages(out) == 2
+    before = out.read_bytes()
+    assert paper.compile(SOURCE, folder, out).read_bytes() == before
+
+
+def test_numbers_of_the_paper_are_rounded_as_in_the_table(study_dir: Path) -> None:
+    """Typst's own formatting of every score, asked for by a query, against Python's."""
+    summary = pd.read_csv(study_dir / "tables" / "summary.csv")
+    values = [*summary["mean_dice"].dropna(), -0.004, -0.126, 0.0, 1.0, 0.995, 12.3]
+    source = SOURCE.read_text(encoding="utf-8")
+    numbers = source[source.index("#let known") : source.index("#let estimate")]
+    asked = ", ".join(f'fixed("{value!r}")' for value in map(float, values))
+    project = {"main.typ": f"{numbers}\n#metadata(({asked},)) <shown>".encode()}
+    shown = typst.query(project, "<shown>", field="value", one=True)
+    assert shown.encode().decode("unicode_escape") if False else shown
+    expected = [f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") for value in values]
+    import json
+
+    assert json.loads(shown) == expected
+
+
+def test_no_score_is_typed_into_the_paper() -> None:
+    prose = re.sub(r"//.*|#(let|set|show)[^\n]*", "", SOURCE.read_text(encoding="utf-8"))
+    assert not re.search(r"(?<![\w.])0\.\d{2,}(?!em|pt|cm)", prose)
+    assert "http" not in prose
+    assert "@preview" not in prose

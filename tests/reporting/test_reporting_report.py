@@ -1,0 +1,135 @@
+"""The report is one file that needs nothing else, and shows data as text and never as code."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_study import Loss, write_study
+
+from workflow.reporting import report
+from workflow.reporting.formula import mathml
+from workflow.reporting.study_tables import read_study
+from workflow.reporting.text import verdict
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the visible text."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words = ""
+        self.feed(code)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def page(study_dir: Path) -> str:
+    return report.build(study_dir).read_text(encoding="utf-8")
+
+
+def test_report_fetches_nothing(page: str) -> None:
+    for tag, attributes in Page(page).tags:
+        for name in ("src", "href", "data", "poster", "srcset"):
+            if name in attributes:
+                assert attributes[name].startswith(("data:", "#")), (tag, attributes[name][:60])
+    assert "@import" not in page
+    assert not re.search(r"url\(\s*['\"]?http", page)
+    assert len(page) < 15_000_000
+
+
+def test_report_has_its_sections_in_order(page: str) -> None:
+    wanted = ["verdict", "ranking", "correction", "failures", "curves", "cases", "absent", "data",
+              "cost", "cards", "reading", "provenance"]  # fmt: skip
+    sections = [attributes["id"] for tag, attributes in Page(page).tags if tag == "section"]
+    assert sections == wanted
+
+
+def test_report_tells_the_verdict_failures_and_environment(page: str, study_dir: Path) -> None:
+    words = Page(page).words
+    for sentence in verdict(read_study(study_dir)):
+        assert sentence in words
+    assert "MemoryError: killed" in words
+    assert "the loss became nan at step 310" in words
+    assert "all background" in words
+    assert "2.13.0" in words
+    assert "learning_rate: 0.003" in words
+
+
+def test_scores_in_the_report_are_those_of_the_table(page: str, study_dir: Path) -> None:
+    study = read_study(study_dir)
+    row = study.row("dice_ce")
+    assert f"[{row['mean_dice_low']:.2f}, {row['mean_dice_high']:.2f}]" in page
+    assert f'data-sort="{row["mean_dice"]}"' in page
+
+
+def test_images_have_alternative_texts(page: str) -> None:
+    images = [attributes for tag, attributes in Page(page).tags if tag == "img"]
+    assert len(images) == len(report.TITLES)
+    assert all(image["alt"] for image in images)
+
+
+def test_formulas_are_mathml(page: str) -> None:
+    assert page.count("<math ") == 6
+
+
+def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
+    losses = (
+        Loss("dice_ce", "compound", 0.7),
+        Loss(f"x{EVIL}", EVIL, 0.6, twin="dice_ce", fails=(1,)),
+    )
+    folder = write_study(tmp_path / "study", losses=losses, classes=(f"a{EVIL}", "b"),
+                         case_name=f"{{}}{EVIL}", dataset=EVIL)  # fmt: skip
+    tables = folder / "tables"
+    runs = pd.read_csv(tables / "runs.csv")
+    runs["reason"] = f"\"'>{EVIL}"
+    runs.to_csv(tables / "runs.csv", index=False)
+    cards = json.loads((tables / "cards.json").read_text())
+    cards[0] |= {"formula": rf"\text{{{EVIL}}}", "title": EVIL, "options": {EVIL: EVIL}}
+    (tables / "cards.json").write_text(json.dumps(cards))
+    (folder / "environment.json").write_text(json.dumps({EVIL: {EVIL: EVIL}}))
+    code = report.build(folder).read_text(encoding="utf-8")
+    assert EVIL not in code
+    assert sum(tag == "script" for tag, _ in Page(code).tags) == 1
+    assert EVIL in Page(code).words
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [rf"\text{{{EVIL}}}", "a & b < c", r"\frac{1", EVIL, "", r"\href{javascript:alert(1)}{x}"],
+)
+def test_formulas_cannot_carry_markup(latex: str) -> None:
+    code = mathml(latex)
+    assert "<script" not in code
+    assert "javascript:" not in re.sub(r"<code>.*</code>", "", code)
+
+
+def test_formula_that_cannot_be_converted_is_shown_as_source() -> None:
+    assert mathml(r"\frac{1") == r"<code>\frac{1</code>"
+    assert mathml(r"$\frac{1}{2}$").startswith("<math ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seeds": 1}, {"losses": (Loss("dice", "overlap", 0.7, fails=(0, 1)),)}],
+    ids=["one seed", "everything failed"],
+)
+def test_report_of_a_poor_study_is_still_built(tmp_path: Path, options: dict) -> None:
+    folder = write_study(tmp_path / "study", **options)
+    words = Page(report.build(folder).read_text(encoding="utf-8")).words
+    assert not re.search(r"\bnan\b(?! at step)", words)
+
+
+def test_study_without_tables_still_has_a_report(tmp_path: Path) -> None:
+    words = Page(report.build(tmp_path).read_text(encoding="utf-8")).words
+    assert "No run has been recorded" in words

@@ -1,0 +1,30 @@
+"""A file is either whole or untouched."""
+
+import errno
+
+import pandas as pd
+import pytest
+
+from workflow import files
+
+
+def test_a_full_disk_leaves_the_old_table_and_no_debris(tmp_path, monkeypatch):
+    path = tmp_path / "runs.csv"
+    files.write_table(path, pd.DataFrame({"a": [1]}))
+    before = path.read_bytes()
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_table(path, pd.DataFrame({"a": [2]}))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_tables_keep_the_floats_that_matter_and_the_umask(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    files.write_table(path, pd.DataFrame({"x": [1 / 3], "n": [None]}))
+    assert path.read_text() == "x,n\n0.333333333,\n"
+    assert path.stat().st_mode & 0o444 == 0o444

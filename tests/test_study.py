@@ -1,0 +1,182 @@
+"""Study files: what is accepted, what is refused and in which words."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import losses
+from workflow.study import StudyError, inverse_frequency, json_schema, load
+
+CONFIG = Path(__file__).parent.parent / "config"
+STUDIES = sorted(CONFIG.glob("*.yaml"))
+BASE = {
+    "dataset": {"source": "phantom", "name": "p"},
+    "losses": {"dice_ce": {}, "dice": {}},
+}
+
+
+def write(tmp_path, **changes):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(BASE | changes))
+    return path
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_of_the_project_is_valid(path):
+    study = load(path)
+    assert study.comparison.reference_loss in study.losses
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_resolved_study_reads_back_as_itself(path, tmp_path):
+    study = load(path)
+    resolved = tmp_path / "config.yaml"
+    resolved.write_text(study.as_yaml())
+    assert load(resolved) == study
+
+
+def test_the_study_of_all_losses_holds_every_loss():
+    names = {entry.name for entry in load(CONFIG / "all.yaml").losses.values()}
+    assert names == set(losses.available())
+
+
+def test_the_default_study_holds_the_generalized_dice_family_and_twenty_losses():
+    study = load(CONFIG / "default.yaml")
+    assert len(study.losses) >= 20
+    assert len(study.seeds) >= 3
+    for variant in ("graph", "written", "answer"):
+        assert f"published_generalized_dice_{variant}" in study.losses
+    assert "generalized_dice" in study.losses
+
+
+def test_every_key_is_explained():
+    text = (CONFIG / "README.md").read_text()
+
+    def keys(section, prefix=""):
+        for name, entry in section["properties"].items():
+            target = entry.get("$ref", "").rpartition("/")[2]
+            if target == "PhantomSettings":
+                yield from json_schema()["$defs"][target]["properties"]
+            elif target:
+                yield from keys(json_schema()["$defs"][target], f"{name}.")
+            else:
+                yield prefix + name
+
+    missing = [key for key in keys(json_schema()) if f"`{key}`" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainig": {}}, "trainig: unknown key; did you mean 'training'"),
+        ({"training": {"step": 3}}, "training.step: unknown key; did you mean 'steps'"),
+        (
+            {"dataset": {"source": "phantom", "name": "p", "phantom": {"subject": 3}}},
+            "dataset.phantom.subject: unknown key; did you mean 'subjects'",
+        ),
+        ({"training": {"steps": "many"}}, "training.steps: .*integer.*'many'"),
+        ({"training": {"steps": 0}}, "training.steps: .*greater than or equal to 1.*got 0"),
+        ({"training": {"learning_rate": -1}}, "training.learning_rate: .*greater than 0"),
+        ({"training": {"schedule": "cosine"}}, "training.schedule: .*one_cycle.*'cosine'"),
+        ({"training": {"patch_size": [30, 32, 32]}}, r"training.patch_size: \[30, 32, 32\].*mult"),
+        ({"evaluation": {"window": [4, 32, 32]}}, r"evaluation.window: \[4, 32, 32\].*\[8, 8, 8\]"),
+        ({"network": {"strides": [2, 2]}}, "strides must be one shorter than channels"),
+        ({"splits": {"train": 0.9}}, "train \\+ validation \\+ test must be 1, they are 1.45"),
+        ({"seeds": []}, "seeds: at least one seed"),
+        ({"seeds": [1, 1]}, "lists a seed twice"),
+        ({"losses": {}}, "at least one loss"),
+        ({"losses": {"dise": {}, "dice_ce": {}}}, "losses.dise: .*dice"),
+        ({"losses": {"dice_ce": {}, "dice": {"batsh": True}}}, "losses.dice: .*batsh.*batch"),
+        ({"losses": {"dice_ce": {}, "focal": {"gamma": -1}}}, "losses.focal: gamma must be >= 0"),
+        ({"losses": {"dice_ce": 3}}, "losses.dice_ce: expected a mapping of options"),
+        ({"losses": {"all_background": {"name": "dice"}, "dice_ce": {}}}, "floor of every table"),
+        ({"losses": {"../x": {"name": "dice"}, "dice_ce": {}}}, "losses"),
+        ({"losses": {"mine": {"name": "nowhere:Loss"}, "dice_ce": {}}}, "losses.mine: .*nowhere"),
+        ({"comparison": {"reference_loss": "ce"}}, "reference_loss: 'ce' is no label"),
+        ({"dataset": {"source": "folder", "name": "x"}}, "needs the key 'root'"),
+        ({"dataset": {"source": "decathlon", "name": "x"}}, "'task' and 'root'"),
+        (
+            {"dataset": {"source": "folder", "name": "x", "root": "y", "subject": "("}},
+            "subject: '\\(' is no regular expression",
+        ),
+        ({"dataset": {"source": "web", "name": "x"}}, "dataset.source: .*'web'"),
+    ],
+)
+def test_a_fault_names_the_file_the_key_and_what_was_expected(tmp_path, changes, message):
+    path = write(tmp_path, **changes)
+    with pytest.raises(StudyError, match=message) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_all_faults_are_told_in_one_go(tmp_path):
+    path = write(tmp_path, training={"step": 1, "batch_size": 0}, network={"norm": "layer"})
+    with pytest.raises(StudyError) as caught:
+        load(path)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "mapping"),
+        ("a: [", "YAML"),
+        ("", "mapping"),
+        ("losses:\n  dice: {}\n  dice: {batch: true}\n", "(?s)'dice' stands twice.*line 3"),
+    ],
+)
+def test_files_that_are_no_study_are_refused(tmp_path, text, message):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=message):
+        load(path)
+    with pytest.raises(StudyError, match="no such study file"):
+        load(tmp_path / "nowhere.yaml")
+
+
+def test_overrides_replace_single_keys_and_text_is_typed(tmp_path):
+    study = load(
+        write(tmp_path, training={"steps": 5, "flips": False}),
+        {"training": {"steps": "7"}, "seeds": ["4"], "network": {"prior_bias": "true"}},
+    )
+    assert (study.training.steps, study.training.flips) == (7, False)
+    assert study.seeds == (4,)
+    assert study.network.prior_bias is True
+
+
+def test_a_loss_beside_the_study_is_found_wherever_the_resolved_study_lies(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Mine(torch.nn.Module):\n"
+        "    def __init__(self, scale=1.0):\n"
+        "        super().__init__()\n"
+        "        self.scale = scale\n"
+        "    def forward(self, logits, labels):\n"
+        "        return self.scale * torch.nn.functional.cross_entropy(logits, labels)\n"
+    )
+    entries = {"dice_ce": {}, "a": {"name": "mine:Mine", "scale": 2.0}, "b": {"name": "mine.py:Mine"}}
+    study = load(write(tmp_path, losses=entries))
+    elsewhere = tmp_path / "results" / "config.yaml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(study.as_yaml())
+    assert load(elsewhere).losses["a"].create().scale == 2.0
+
+
+def test_fingerprints_follow_exactly_what_they_name(tmp_path):
+    base = load(write(tmp_path))
+    steps = load(write(tmp_path, training={"steps": 5}))
+    title = load(write(tmp_path, title="another"))
+    options = load(write(tmp_path, losses={"dice_ce": {}, "dice": {"batch": True}}))
+    assert base.run_fingerprint("dice") == title.run_fingerprint("dice")
+    assert base.run_fingerprint("dice") != steps.run_fingerprint("dice")
+    assert base.run_fingerprint("dice") != options.run_fingerprint("dice")
+    assert base.run_fingerprint("dice_ce") == options.run_fingerprint("dice_ce")
+    assert base.data_fingerprint() == steps.data_fingerprint()
+
+
+def test_inverse_frequency_has_mean_one_and_follows_the_counts():
+    weights = inverse_frequency([900, 90, 10])
+    assert sum(weights) == pytest.approx(3)
+    assert weights[2] / weights[0] == pytest.approx(90)

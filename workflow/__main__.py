@@ -1,0 +1,289 @@
+"""``python -m workflow COMMAND``: the only place that parses arguments.
+
+The rules of the Snakefile call these commands; each can be called by hand to enter a room.
+Imports stand inside the commands, because a job should load only what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; a fault is one clear message and exit code 1, never a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m workflow", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _add_check, _add_losses, _add_schema, _add_configure, _add_dataset, _add_prepare,
+        _add_split, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
+    ):  # fmt: skip
+        add(commands)
+    options = parser.parse_args(arguments)
+    _log_to(getattr(options, "log", None))
+    from workflow.data.dataset import DataError
+    from workflow.study import StudyError
+
+    try:
+        return options.run(options) or 0
+    except (StudyError, DataError) as error:
+        logging.getLogger("rareclass").error("%s", error)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        logging.getLogger("rareclass").error("%s%s", place, error.strerror or error)
+    except Exception:  # a defect of ours: its traceback belongs into the job's log as well
+        logging.getLogger("rareclass").exception("this should not have happened:")
+    return 1
+
+
+def _log_to(path: str | None) -> None:
+    """Progress goes to the terminal and, for jobs, to their log file as well."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=handlers)
+    logging.getLogger("rareclass").setLevel(logging.INFO)
+
+
+def _say(text: str, *values: object) -> None:
+    logging.getLogger("rareclass").info(text, *values)
+
+
+def _overrides(settings: list[str]) -> dict:
+    """``dataset.root=/data`` as the nested mapping of a study."""
+    nested: dict = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise SystemExit(f"--set {setting}: expected KEY=VALUE, e.g. training.steps=200")
+        place = nested
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return nested
+
+
+def _job(commands, name: str, run, help: str) -> argparse.ArgumentParser:
+    """A command of a rule: it reads the resolved study and keeps a log."""
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.add_argument("study", type=Path, help="study file or resolved config.yaml")
+    parser.add_argument("--log", help="file that keeps what is printed")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_check(commands) -> None:
+    parser = _job(commands, "check", _check, "check a study and its data before anything runs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+
+
+def _check(options) -> None:
+    from workflow import check
+
+    for line in check.check(options.study, _overrides(options.set)):
+        _say("%s", line)
+
+
+def _add_losses(commands) -> None:
+    parser = commands.add_parser("losses", help="list the losses, or print the card of one")
+    parser.add_argument("name", nargs="?")
+    parser.set_defaults(run=_losses)
+
+
+def _losses(options) -> int:
+    import losses
+
+    if options.name:
+        try:
+            print(losses.card(options.name).text())
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+    cards = [losses.card(name) for name in losses.available()]
+    width = max(len(card.name) for card in cards)
+    for card in sorted(cards, key=lambda card: (card.published, card.family, card.name)):
+        twin = f"  -> {card.twin}" if card.published else ""
+        print(f"{card.name:{width}}  {card.family:13}  {card.title}{twin}")
+    return 0
+
+
+def _add_schema(commands) -> None:
+    parser = commands.add_parser("schema", help="print the JSON schema of a study file")
+    parser.set_defaults(run=_schema)
+
+
+def _schema(_options) -> None:
+    from workflow.study import json_schema
+
+    print(json.dumps(json_schema(), indent=1))
+
+
+def _add_configure(commands) -> None:
+    parser = commands.add_parser("configure", help="write the resolved study and its environment")
+    parser.add_argument("content", help="the resolved study as YAML text")
+    parser.add_argument("out", type=Path)
+    parser.set_defaults(run=_configure)
+
+
+def _configure(options) -> None:
+    from workflow import files, provenance
+
+    if not os.access(_existing_parent(options.out), os.W_OK):
+        raise PermissionError(13, "the study's folder is not writable", str(options.out))
+    files.write_text(options.out / "config.yaml", options.content)
+    files.write_json(options.out / "environment.json", provenance.environment())
+
+
+def _existing_parent(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _add_dataset(commands) -> None:
+    parser = _job(commands, "dataset", _dataset, "write the phantom or download a Decathlon task")
+    parser.add_argument("out", type=Path)
+
+
+def _dataset(options) -> None:
+    from workflow import study
+    from workflow.data import decathlon, phantom
+
+    dataset = study.load(options.study).dataset
+    if dataset.source == "phantom":
+        phantom.write(dataset.phantom, options.out)
+    else:
+        decathlon.fetch(dataset.task, options.out.parent)
+
+
+def _add_prepare(commands) -> None:
+    parser = _job(commands, "prepare", _prepare, "verify a data set and write its arrays")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("out", type=Path)
+
+
+def _prepare(options) -> None:
+    from workflow import check, study
+    from workflow.data.prepare import prepare
+
+    configuration = study.load(options.study)
+    data = check.read_dataset(configuration.dataset, options.root)
+    classes, lookup = check.classes_of(configuration.dataset, data)
+    prepared = prepare(
+        data, options.out, classes, lookup, configuration.training.patch_size
+    )
+    _say("%s: %d cases verified and prepared", options.root, len(prepared.cases))
+    for warning in prepared.warnings:
+        _say("warning: %s", warning)
+
+
+def _add_split(commands) -> None:
+    parser = _job(commands, "split", _split, "assign subjects to train, validation and test")
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("out", type=Path)
+
+
+def _split(options) -> None:
+    from workflow import check, files, study
+    from workflow.data.prepare import load_prepared
+
+    splits = check.split(study.load(options.study).splits, load_prepared(options.prepared))
+    files.write_table(options.out, splits)
+
+
+def _add_train(commands) -> None:
+    parser = _job(commands, "train", _train, "train and score one run")
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("splits", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--loss", required=True, help="label of the loss in the study")
+    parser.add_argument("--rate", required=True, type=float, help="learning rate")
+    parser.add_argument("--seed", required=True, type=int)
+
+
+def _train(options) -> None:
+    from workflow import study
+    from workflow.data.prepare import load_prepared
+    from workflow.data.splits import check_splits
+    from workflow.training import train
+
+    prepared = load_prepared(options.prepared)
+    splits = _read_splits(options.splits)
+    check_splits(splits, prepared)
+    run = train.Run(options.loss, options.rate, options.seed)
+    train.train(study.load(options.study), prepared, splits, run, options.out)
+
+
+def _add_compare(commands) -> None:
+    parser = _job(commands, "compare", _compare, "make the tables of a study from its runs")
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("splits", type=Path)
+    parser.add_argument("runs", type=Path, help="the study's folder of runs")
+    parser.add_argument("out", type=Path)
+
+
+def _compare(options) -> None:
+    from workflow import paths, study
+    from workflow.comparison import examples, tables
+    from workflow.data.prepare import load_prepared
+
+    configuration = study.load(options.study)
+    prepared = load_prepared(options.prepared)
+    runs = {
+        (loss, seed): options.runs / paths.run(configuration, loss, seed)
+        for loss in configuration.losses
+        for seed in configuration.seeds
+    }
+    tables.write_all(
+        configuration, prepared, _read_splits(options.splits), runs.values(), options.out
+    )
+    examples.write(configuration, prepared, runs, options.out)
+
+
+def _read_splits(path: Path):
+    import pandas as pd
+
+    return pd.read_csv(path, dtype=str)
+
+
+def _add_figures(commands) -> None:
+    _job(commands, "figures", _figures, "draw the figures of a study's folder")
+
+
+def _figures(options) -> None:
+    from workflow.reporting import figures
+
+    figures.write_all(options.study)
+
+
+def _add_report(commands) -> None:
+    _job(commands, "report", _report, "write the report of a study's folder")
+
+
+def _report(options) -> None:
+    from workflow.reporting import report
+
+    _say("report: %s", report.build(options.study))
+
+
+def _add_paper(commands) -> None:
+    parser = _job(commands, "paper", _paper, "compile the paper from a study's folder")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+
+
+def _paper(options) -> None:
+    from workflow.reporting import paper
+
+    paper.compile(options.source, options.study, options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

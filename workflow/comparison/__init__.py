@@ -1,0 +1,1 @@
+"""From the scores of all runs to tables and statistics."""

@@ -1,0 +1,366 @@
+"""The tables of a study: everything that figures, report and paper say is read from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import losses
+from workflow import files
+from workflow.comparison import collapse, statistics
+from workflow.data.prepare import Prepared
+from workflow.evaluation.metrics import score_case
+from workflow.study import FLOOR, Study
+
+RUN_COLUMNS = (
+    "dataset", "loss", "learning_rate", "seed", "status", "reason", "steps", "best_step",
+    "seconds", "startup_seconds", "training_seconds", "validation_seconds", "evaluation_seconds",
+    "seconds_per_step", "loss_share", "peak_memory_mib", "initial_weights_sha256",
+    "patch_order_sha256", "collapsed", "collapse", "collapsed_classes",
+)  # fmt: skip
+
+
+def write_all(
+    study: Study, prepared: Prepared, splits: pd.DataFrame, runs: Iterable[Path], out: Path
+) -> None:
+    """Reads the run folders and writes every table to ``out`` (columns: ``design`` contracts)."""
+    folders = list(runs)
+    cases = pd.concat(
+        [_floor_cases(study, prepared, splits)]
+        + [table for f in folders if len(table := pd.read_csv(f / "cases.csv"))],
+        ignore_index=True,
+    )
+    status = pd.concat(
+        [
+            _floor_run(study, prepared),
+            pd.DataFrame([files.read_json(f / "status.json") for f in folders]),
+        ],
+        ignore_index=True,
+    )
+    checkpoint = study.comparison.checkpoint
+    run_table = _runs(status, cases[cases["checkpoint"] == checkpoint], prepared)
+    dataset = _dataset(prepared, splits)
+    summary = pd.concat(
+        [_summary(study, run_table, cases, prepared, dataset, c) for c in ("best", "last")],
+        ignore_index=True,
+    )
+    tables = {
+        "dataset": dataset,
+        "runs": run_table,
+        "curves": pd.concat([pd.read_csv(f / "curve.csv") for f in folders], ignore_index=True),
+        "cases": cases,
+        "summary": summary,
+        "comparisons": _comparisons(study, cases, dataset),
+        "absent": _absent(cases),
+        "cost": _cost(run_table),
+    }
+    for name, table in tables.items():
+        files.write_table(out / f"{name}.csv", table)
+    files.write_json(out / "cards.json", cards(study))
+
+
+def cards(study: Study) -> list[dict]:
+    """The formula card of each loss of the study, with the label and options used."""
+    found = []
+    for label, entry in study.losses.items():
+        card = losses.card(entry.name)
+        texts = {field.name: getattr(card, field.name) for field in dataclasses.fields(card)}
+        texts["defaults"] = dict(card.defaults)
+        found.append({"label": label} | texts | {"options": texts["defaults"] | entry.options})
+    return found
+
+
+def rarest_class(dataset: pd.DataFrame) -> str:
+    """The foreground class with the fewest voxels in the training cases."""
+    train = dataset[(dataset["split"] == "train") & (dataset["class_index"] > 0)]
+    return train.loc[train["voxel_fraction"].idxmin(), "class"]
+
+
+def case_scores(cases: pd.DataFrame, endpoint: str, rarest: str) -> pd.DataFrame:
+    """Score matrix (seed x case) of one loss and checkpoint.
+
+    ``mean_dice``: mean Dice over the foreground classes present in the case; ``rarest_dice``:
+    Dice of the rarest class, over the cases that have it. Cases without either are dropped.
+    """
+    if endpoint == "rarest_dice":
+        cases = cases[cases["class"] == rarest]
+    present = cases.dropna(subset=["dice"])
+    return present.pivot_table(index="seed", columns="case", values="dice", aggfunc="mean")
+
+
+def _floor_cases(study: Study, prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
+    """Scores of predicting nothing: no training, the floor of every table."""
+    test = set(splits.loc[splits["split"] == "test", "case"])
+    rows = []
+    for case in prepared.cases:
+        if case.name not in test:
+            continue
+        reference = np.array(prepared.label(case))
+        for row in score_case(
+            np.zeros_like(reference),
+            reference,
+            classes=prepared.classes,
+            spacing=case.spacing,
+            nsd_tolerance=study.evaluation.nsd_tolerance,
+        ):
+            rows.append({"case": case.name, "subject": case.subject} | row)
+    table = pd.DataFrame(rows)
+    key = {"dataset": prepared.name, "loss": FLOOR, "learning_rate": math.nan, "seed": 0}
+    both = [table.assign(checkpoint=c) for c in ("last", "best")]
+    table = pd.concat(both, ignore_index=True).assign(**key)
+    return table[[*key, "checkpoint", *(c for c in table if c not in key and c != "checkpoint")]]
+
+
+def _floor_run(study: Study, prepared: Prepared) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "dataset": prepared.name,
+                "loss": FLOOR,
+                "seed": 0,
+                "status": "ok",
+                "reason": "no training: predicts nothing",
+                "steps": 0,
+                "seconds": 0.0,
+            }
+        ]
+    )
+
+
+def _runs(status: pd.DataFrame, cases: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
+    table = status.copy()
+    by_run = dict(list(cases.groupby(["loss", "seed"])))
+    for index, row in table.iterrows():
+        rows = by_run.get((row["loss"], row["seed"]))
+        gone = collapse.collapsed_classes(rows) if rows is not None else []
+        present = rows.dropna(subset=["dice"])["class"].nunique() if rows is not None else 0
+        grade = collapse.grade(gone, present, row["status"]) if row["status"] != "failed" else ""
+        table.loc[index, "collapse"] = grade
+        table.loc[index, "collapsed_classes"] = ";".join(gone)
+        table.loc[index, "collapsed"] = grade in ("partial", "total")
+    return table.reindex(columns=RUN_COLUMNS)
+
+
+def _dataset(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
+    split_of = dict(zip(splits["case"], splits["split"], strict=True))
+    rows = []
+    for split in ("train", "validation", "test", "all"):
+        chosen = [c for c in prepared.cases if split in ("all", split_of[c.name])]
+        voxels = np.array([[c.voxels[name] for name in prepared.classes] for c in chosen])
+        for index, name in enumerate(prepared.classes):
+            rows.append(
+                {
+                    "dataset": prepared.name,
+                    "split": split,
+                    "class": name,
+                    "class_index": index,
+                    "cases": len(chosen),
+                    "subjects": len({c.subject for c in chosen}),
+                    "voxel_fraction": voxels[:, index].sum() / voxels.sum(),
+                    "prevalence": (voxels[:, index] > 0).mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _summary(
+    study: Study,
+    runs: pd.DataFrame,
+    cases: pd.DataFrame,
+    prepared: Prepared,
+    dataset: pd.DataFrame,
+    checkpoint: str,
+) -> pd.DataFrame:
+    """One row a loss, best mean Dice first."""
+    confidence = study.comparison.confidence
+    rarest = rarest_class(dataset)
+    cases = cases[cases["checkpoint"] == checkpoint]
+    rows = []
+    for label in (*study.losses, FLOOR):
+        of_loss, its_runs = cases[cases["loss"] == label], runs[runs["loss"] == label]
+        rows.append(
+            {"dataset": prepared.name, "loss": label, "checkpoint": checkpoint}
+            | _identity(study, label)
+            | _outcomes(its_runs, confidence)
+            | _scores(of_loss, prepared.classes[1:], rarest, confidence)
+            | {"seconds_per_step": its_runs["seconds_per_step"].median()}
+        )
+    table = pd.DataFrame(rows)
+    table["tier"] = _tiers(table, cases, rarest, confidence)
+    return table.sort_values("mean_dice", ascending=False, kind="stable", na_position="last")
+
+
+def _identity(study: Study, label: str) -> dict[str, object]:
+    if label == FLOOR:
+        return {"name": "", "family": "floor", "published": False, "twin": ""}
+    card = losses.card(study.losses[label].name)
+    return {
+        "name": study.losses[label].name,
+        "family": card.family,
+        "published": card.published,
+        "twin": corrected_label(study, label) or "",
+    }
+
+
+def corrected_label(study: Study, label: str) -> str | None:
+    """The label of the corrected twin of a published loss, when the study holds one."""
+    card = losses.card(study.losses[label].name)
+    if not card.published or not card.twin:
+        return None
+    twins = [other for other, entry in study.losses.items() if entry.name == card.twin]
+    return card.twin if card.twin in twins else next(iter(twins), None)
+
+
+def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
+    finished = runs[runs["status"] != "failed"]
+    collapsed = int(finished["collapsed"].astype(bool).sum())
+    low, high = statistics.wilson(collapsed, len(finished), confidence)
+    return {
+        "runs": len(runs),
+        **{status: int((runs["status"] == status).sum()) for status in ("ok", "diverged", "failed")},
+        "collapsed": collapsed,
+        "collapse_rate": collapsed / len(finished) if len(finished) else math.nan,
+        "collapse_rate_low": low,
+        "collapse_rate_high": high,
+        "partial": int((finished["collapse"] == "partial").sum()),
+        "total": int((finished["collapse"] == "total").sum()),
+    }
+
+
+def _scores(
+    cases: pd.DataFrame, classes: Sequence[str], rarest: str, confidence: float
+) -> dict[str, float]:
+    row: dict[str, float] = {}
+
+    def interval(name: str, endpoint: str, rows: pd.DataFrame, rare: str) -> None:
+        matrix = case_scores(rows, endpoint, rare).to_numpy()
+        estimate = statistics.crossed_mean(matrix.reshape(len(matrix), -1), confidence)
+        row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate[:3]
+
+    interval("mean_dice", "mean_dice", cases, rarest)
+    for name in classes:
+        interval(f"dice_{name}", "rarest_dice", cases, name)
+    interval("rarest_dice", "rarest_dice", cases, rarest)
+    present, absent = cases[cases["reference_voxels"] > 0], cases[cases["reference_voxels"] == 0]
+    # classes weigh the same whatever their number of cases
+    by_class = present.groupby("class")[["nsd", "hd95", "sensitivity", "precision", "volume_error"]]
+    means = by_class.mean().mean()
+    row |= {"mean_nsd": means["nsd"], "mean_hd95": means["hd95"]}
+    row |= {name: means[name] for name in ("sensitivity", "precision", "volume_error")}
+    row["absent_false_positive_rate"] = (absent["predicted_voxels"] > 0).mean()
+    return row
+
+
+def _tiers(
+    summary: pd.DataFrame, cases: pd.DataFrame, rarest: str, confidence: float
+) -> list[str]:
+    """``collapsed``: in more than half of its runs; ``best``: not separable from the best mean.
+
+    Separable: the Holm-corrected p of the paired difference from the best loss is below
+    1 - confidence.
+    """
+    standing = summary[(summary["loss"] != FLOOR) & ~(summary["collapse_rate"] > 0.5)]
+    standing = standing.dropna(subset=["mean_dice"])
+    separable: set[str] = set()
+    if len(standing):
+        best = standing.loc[standing["mean_dice"].idxmax(), "loss"]
+        others = [label for label in standing["loss"] if label != best]
+        p = [_difference(cases, label, best, "mean_dice", rarest, confidence)[0].p for label in others]
+        separable = {
+            label
+            for label, adjusted in zip(others, statistics.holm(p), strict=True)
+            if adjusted < 1 - confidence
+        }
+    names = set(standing["loss"])
+    return [
+        "floor" if label == FLOOR
+        else "failed" if math.isnan(mean)
+        else "collapsed" if label not in names
+        else "separable" if label in separable
+        else "best"
+        for label, mean in zip(summary["loss"], summary["mean_dice"], strict=True)
+    ]  # fmt: skip
+
+
+def _difference(
+    cases: pd.DataFrame, loss: str, against: str, endpoint: str, rarest: str, confidence: float
+) -> tuple[statistics.Estimate, int, int]:
+    """Paired difference loss - against over their common seeds and cases."""
+    a, b = (
+        case_scores(cases[cases["loss"] == label], endpoint, rarest) for label in (loss, against)
+    )
+    difference = (a - b).dropna(axis=0, how="all").dropna(axis=1, how="any")
+    seeds, count = difference.shape
+    matrix = difference.to_numpy().reshape(seeds, count)
+    return statistics.crossed_mean(matrix, confidence), seeds, count
+
+
+def _comparisons(study: Study, cases: pd.DataFrame, dataset: pd.DataFrame) -> pd.DataFrame:
+    """Every loss against the reference loss, every corrected loss against the published one."""
+    reference = study.comparison.reference_loss
+    pairs = [("reference", label, reference, "") for label in study.losses if label != reference]
+    for label, entry in study.losses.items():
+        if twin := corrected_label(study, label):
+            pairs.append(("correction", twin, label, losses.card(entry.name).reason))
+    rarest = rarest_class(dataset)
+    rows = []
+    for checkpoint in ("best", "last"):
+        chosen = cases[cases["checkpoint"] == checkpoint]
+        for contrast, loss, against, reason in pairs:
+            for endpoint in ("mean_dice", "rarest_dice"):
+                estimate, seeds, count = _difference(
+                    chosen, loss, against, endpoint, rarest, study.comparison.confidence
+                )
+                rows.append(
+                    {
+                        "dataset": study.dataset.name,
+                        "checkpoint": checkpoint,
+                        "contrast": contrast,
+                        "loss": loss,
+                        "against": against,
+                        "endpoint": endpoint,
+                        "difference": estimate.mean,
+                        "low": estimate.low,
+                        "high": estimate.high,
+                        "p": estimate.p,
+                        "p_holm": math.nan,
+                        "seeds": seeds,
+                        "cases": count,
+                        "reason": reason,
+                    }
+                )
+    columns = (
+        "dataset", "checkpoint", "contrast", "loss", "against", "endpoint", "difference", "low",
+        "high", "p", "p_holm", "seeds", "cases", "reason",
+    )  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    for _, family in table.groupby(["checkpoint", "contrast", "endpoint"]):
+        table.loc[family.index, "p_holm"] = statistics.holm(family["p"])
+    return table
+
+
+def _absent(cases: pd.DataFrame) -> pd.DataFrame:
+    """What was predicted where the class is not: an endpoint of its own."""
+    absent = cases[cases["reference_voxels"] == 0]
+    by_class = absent.groupby(["dataset", "loss", "checkpoint", "class"], sort=False)
+    return by_class["predicted_voxels"].agg(
+        cases="size",
+        false_positive_rate=lambda voxels: (voxels > 0).mean(),
+        false_positive_voxels="mean",
+    ).reset_index()  # fmt: skip
+
+
+def _cost(runs: pd.DataFrame) -> pd.DataFrame:
+    by_loss = runs[runs["loss"] != FLOOR].groupby(["dataset", "loss"], sort=False)
+    return by_loss.agg(
+        seconds_per_step=("seconds_per_step", "median"),
+        loss_share=("loss_share", "median"),
+        peak_memory_mib=("peak_memory_mib", "max"),
+        seconds=("seconds", "median"),
+        core_hours=("seconds", lambda seconds: seconds.sum() / 3600),
+    ).reset_index()

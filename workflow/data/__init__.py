@@ -1,0 +1,1 @@
+"""Data sets on disk: written (phantom), fetched (decathlon), read, verified, prepared, split."""

@@ -1,0 +1,184 @@
+"""Patches for training, drawn in an order that depends on the seed alone.
+
+Everything random comes from one generator and is drawn before any array is touched; no loss, no
+network and no device has a say. Two runs with one seed therefore see the same patches, and
+`PatchSampler.sha256` proves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+KEPT = 10_000  # foreground voxels remembered of a class and case: more would only cost memory
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One patch before it is cut; `corner` may be negative where the volume is padded."""
+
+    case: int
+    corner: tuple[int, ...]
+    flips: tuple[bool, ...]
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def record(self) -> bytes:
+        return (
+            np.array([self.case, *self.corner, *self.flips], dtype="<i8").tobytes()
+            + np.concatenate([self.scale, self.shift]).astype("<f8").tobytes()
+        )
+
+
+class PatchSampler:
+    """An endless iterator of batches: images (B, C, *patch) float32, labels (B, *patch) int64.
+
+    Each patch comes from a case drawn uniformly. With probability `foreground_share` it is centred
+    on a foreground voxel, as in nnU-Net: first a class is drawn among those that the case has, then
+    a voxel of it, since drawing among all voxels would favour the large class. Otherwise, and in a
+    case without foreground, its place is uniform. A patch never leaves the volume; where the volume
+    is smaller the patch is padded on both sides, the image with its minimum, the label with 0.
+
+    Args:
+        images: arrays (C, x, y, z), float32; memory maps are welcome.
+        labels: arrays (x, y, z) of classes, 0 is the background.
+        patch_size: voxels along x, y and z.
+        batch_size: patches of a batch.
+        foreground_share: probability of a patch around foreground, 0 to 1.
+        flips: mirror along each axis with probability one half.
+        intensity: jitter j; each channel is multiplied by 1 + U(-j, j) and shifted by U(-j, j),
+            in units of the prepared images' standard deviation. 0 is off.
+        seed: of all choices.
+
+    Raises:
+        ValueError: no cases, or images and labels that do not fit one another.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        patch_size: Sequence[int],
+        batch_size: int,
+        foreground_share: float,
+        flips: bool,
+        intensity: float,
+        seed: int,
+    ) -> None:
+        if not images or len(images) != len(labels):
+            raise ValueError(f"{len(images)} images and {len(labels)} labels, expected as many")
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            if image.shape[1:] != label.shape or len(patch_size) != label.ndim:
+                raise ValueError(
+                    f"case {number}: image {image.shape}, label {label.shape}, patch "
+                    f"{tuple(patch_size)}, expected (C, x, y, z), (x, y, z) and three lengths"
+                )
+        self._images, self._labels = list(images), list(labels)
+        self._patch_size = tuple(int(length) for length in patch_size)
+        self._batch_size = batch_size
+        self._foreground_share = foreground_share
+        self._flips = flips
+        self._intensity = intensity
+        self._rng = np.random.default_rng(seed)
+        self._digest = hashlib.sha256().hexdigest()
+        self._foreground = [_foreground(label) for label in self._labels]
+        self._minima = [_minimum(image, self._patch_size) for image in self._images]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of every choice so far: case, corner, flips and jitter of each patch."""
+        return self._digest
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep so that a resumed run goes on with the same patches."""
+        return {"generator": self._rng.bit_generator.state, "sha256": self._digest}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state()` of a sampler with the same arguments."""
+        self._rng.bit_generator.state = state["generator"]
+        self._digest = state["sha256"]
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        draws = [self._draw() for _ in range(self._batch_size)]
+        records = b"".join(draw.record() for draw in draws)
+        # A chain of digests, not one running hash: a checkpoint can hold the last link.
+        self._digest = hashlib.sha256(bytes.fromhex(self._digest) + records).hexdigest()
+        channels = len(self._images[0])
+        images = np.empty((self._batch_size, channels, *self._patch_size), dtype=np.float32)
+        labels = np.zeros((self._batch_size, *self._patch_size), dtype=np.int64)
+        for image, label, draw in zip(images, labels, draws, strict=True):
+            self._cut(draw, image, label)
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def _draw(self) -> _Draw:
+        rng, patch = self._rng, self._patch_size
+        case = int(rng.integers(len(self._labels)))
+        shape = self._labels[case].shape
+        foreground = self._foreground[case]
+        centred = rng.random() < self._foreground_share
+        if centred and foreground:
+            voxels = foreground[int(rng.integers(len(foreground)))]
+            voxel = np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), shape)
+            corner = [
+                min(max(int(v) - p // 2, 0), s - p) if s > p else -((p - s) // 2)
+                for v, p, s in zip(voxel, patch, shape, strict=True)
+            ]
+        else:
+            corner = [
+                int(rng.integers(s - p + 1)) if s > p else -((p - s) // 2)
+                for p, s in zip(patch, shape, strict=True)
+            ]
+        flips = tuple(bool(flip) for flip in rng.random(3) < 0.5) if self._flips else (False,) * 3
+        channels = len(self._images[case])
+        scale, shift = self._intensity * rng.uniform(-1, 1, size=(2, channels))
+        return _Draw(case, tuple(corner), flips, 1 + scale, shift)
+
+    def _cut(self, draw: _Draw, image: np.ndarray, label: np.ndarray) -> None:
+        """Fill one patch, image (C, *patch) and label (*patch) of zeros, in place."""
+        source, target = [], []
+        for corner, length, size in zip(
+            draw.corner, self._labels[draw.case].shape, self._patch_size, strict=True
+        ):
+            start, stop = max(corner, 0), min(corner + size, length)
+            source.append(slice(start, stop))
+            target.append(slice(start - corner, stop - corner))
+        flipped = tuple(axis for axis, flip in enumerate(draw.flips) if flip)
+        minimum = self._minima[draw.case]
+        if minimum is not None:
+            image[:] = minimum[:, None, None, None]
+        # Flipping the target view writes the patch mirrored without a copy.
+        mirrored = np.flip(image, [axis + 1 for axis in flipped])
+        mirrored[:, *target] = self._images[draw.case][:, *source]
+        np.flip(label, flipped)[*target] = self._labels[draw.case][*source]
+        if self._intensity:
+            image *= draw.scale.astype(np.float32)[:, None, None, None]
+            image += draw.shift.astype(np.float32)[:, None, None, None]
+
+
+def _foreground(label: np.ndarray) -> list[np.ndarray]:
+    """Flat indices of the voxels of each class present, evenly thinned to `KEPT` of a class."""
+    flat = np.asarray(label).ravel()
+    places = np.flatnonzero(flat)
+    values = flat[places]
+    found = []
+    for value in np.unique(values):
+        voxels = places[values == value]
+        if len(voxels) > KEPT:
+            voxels = voxels[np.linspace(0, len(voxels) - 1, KEPT).astype(np.int64)]
+        found.append(voxels.astype(np.uint32 if flat.size < 2**32 else np.uint64))
+    return found
+
+
+def _minimum(image: np.ndarray, patch_size: tuple[int, ...]) -> np.ndarray | None:
+    """Minimum of each channel (C,), where the volume is smaller than the patch."""
+    if all(length >= size for length, size in zip(image.shape[1:], patch_size, strict=True)):
+        return None
+    return np.asarray(image).reshape(len(image), -1).min(axis=1)

@@ -1,0 +1,211 @@
+"""From a verified data set to arrays that training can map into memory.
+
+<out>/images/<case>.npy    float32 (channels, x, y, z), clipped and z-scored
+<out>/labels/<case>.npy    uint8 (x, y, z), merged classes
+<out>/prepared.json        what they are; written last, so its presence means all is there
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from workflow.data.dataset import DataSet, Verification, Volume, inspect
+from workflow.data.faults import DataError
+
+CLIPPED = (0.5, 99.5)  # percentiles; a few hot voxels would otherwise set the scale
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """What is known of a case without opening its arrays; spacing and affine in mm."""
+
+    name: str
+    subject: str
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    affine: tuple[tuple[float, ...], ...]
+    voxels: dict[str, int]
+    image_sha256: str
+
+    @property
+    def present(self) -> frozenset[str]:
+        """Foreground classes with at least one voxel."""
+        foreground = list(self.voxels.items())[1:]
+        return frozenset(name for name, count in foreground if count)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder of prepared arrays; `classes[0]` is "background"."""
+
+    root: Path
+    name: str
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    reference: str
+    licence: str
+    warnings: tuple[str, ...]
+    cases: tuple[PreparedCase, ...]
+
+    def image(self, case: PreparedCase | str) -> np.ndarray:
+        """Image (channels, x, y, z) float32, mapped read-only."""
+        return np.load(_array(self.root, "images", _name(case)), mmap_mode="r")
+
+    def label(self, case: PreparedCase | str) -> np.ndarray:
+        """Classes (x, y, z) uint8, mapped read-only."""
+        return np.load(_array(self.root, "labels", _name(case)), mmap_mode="r")
+
+
+def prepare(
+    dataset: DataSet,
+    out: Path,
+    classes: Sequence[str],
+    lookup: Mapping[int, int],
+    patch_size: Sequence[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Verify the data set and write its arrays, one case in memory at a time.
+
+    Args:
+        dataset: a folder that was read.
+        out: folder for the arrays; made if missing, arrays of an earlier preparation are replaced.
+        classes: class names, background first, and
+        lookup: the class of each label value, both from `merge_labels`.
+        patch_size: only to warn of smaller volumes.
+        progress: called with the cases done and the cases in all.
+
+    Raises:
+        DataError: with every fault of the data set; then nothing is left in `out`.
+    """
+    if len(classes) > 256:
+        raise DataError(f"{dataset.root}: {len(classes)} classes, expected at most 256")
+    out = Path(out)
+    _clear(out)
+    for folder in ("images", "labels"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    notes = Verification()
+    cases: list[PreparedCase] = []
+    try:
+        for volume in inspect(dataset, notes, patch_size):
+            # After a fault nothing will be used: go on reading for the other faults, write nothing.
+            if not notes.faults:
+                cases.append(_write_case(volume, out, classes, lookup))
+            if progress:
+                progress(len(cases), len(dataset.cases))
+        if notes.faults:
+            raise DataError(notes.faults)
+        prepared = Prepared(
+            root=out,
+            name=dataset.name,
+            classes=tuple(classes),
+            channels=dataset.channels,
+            reference=dataset.reference,
+            licence=dataset.licence,
+            warnings=tuple(notes.warnings),
+            cases=tuple(replace(case, subject=notes.subject(case.subject)) for case in cases),
+        )
+        _write_json(prepared)
+    except BaseException:
+        _clear(out)
+        raise
+    return prepared
+
+
+def load_prepared(out: Path) -> Prepared:
+    """Read `prepared.json`.
+
+    Raises:
+        DataError: missing or broken, so the preparation did not finish.
+    """
+    path = Path(out) / "prepared.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cases = tuple(
+            PreparedCase(
+                **{
+                    **case,
+                    "shape": tuple(case["shape"]),
+                    "spacing": tuple(case["spacing"]),
+                    "affine": tuple(map(tuple, case["affine"])),
+                }
+            )
+            for case in content["cases"]
+        )
+        lists = {key: tuple(content[key]) for key in ("classes", "channels", "warnings")}
+        texts = {key: content[key] for key in ("name", "reference", "licence")}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, the preparation is not finished") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}), prepare the data set again") from None
+    return Prepared(root=Path(out), cases=cases, **lists, **texts)
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """Clip each channel (channels, x, y, z) to its percentiles, then mean 0 and deviation 1.
+
+    A channel without contrast becomes 0.
+    """
+    result = np.empty(image.shape, dtype=np.float32)
+    for channel, source in zip(result, image, strict=True):
+        low, high = np.percentile(source, CLIPPED)
+        np.clip(source, low, high, out=channel)
+        mean, deviation = channel.mean(dtype=np.float64), channel.std(dtype=np.float64)
+        channel -= mean
+        channel /= deviation if deviation > 0 else 1.0
+    return result
+
+
+def _write_case(
+    volume: Volume, out: Path, classes: Sequence[str], lookup: Mapping[int, int]
+) -> PreparedCase:
+    name = volume.case.name
+    table = np.zeros(max(lookup) + 1, dtype=np.uint8)
+    for value, index in lookup.items():
+        table[value] = index
+    label = table[volume.label]
+    np.save(_array(out, "images", name), normalise(volume.image))
+    np.save(_array(out, "labels", name), label)
+    counts = np.bincount(label.ravel(), minlength=len(classes))
+    return PreparedCase(
+        name=name,
+        subject=volume.case.subject,
+        shape=label.shape,
+        spacing=volume.spacing,
+        affine=tuple(map(tuple, volume.affine.tolist())),
+        voxels=dict(zip(classes, counts.tolist(), strict=True)),
+        image_sha256=volume.image_sha256,
+    )
+
+
+def _write_json(prepared: Prepared) -> None:
+    path = prepared.root / "prepared.json"
+    content = asdict(prepared)
+    del content["root"]
+    temporary = path.with_suffix(".json.part")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _array(root: Path, folder: str, name: str) -> Path:
+    return root / folder / f"{name}.npy"
+
+
+def _name(case: PreparedCase | str) -> str:
+    return case if isinstance(case, str) else case.name
+
+
+def _clear(out: Path) -> None:
+    """Remove what a preparation writes, and nothing else; prepared.json goes first."""
+    for path in (out / "prepared.json", out / "prepared.json.part"):
+        path.unlink(missing_ok=True)
+    for folder in (out / "images", out / "labels"):
+        for path in folder.glob("*.npy"):
+            path.unlink()
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,81 @@
+"""What a result was made with: versions, machine, commit, and the code behind a run."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "nilearn", "matplotlib")
+PACKAGES += ("snakemake", "surface-distance", "pydantic", "typst")
+
+
+def code_sha256(files: Iterable[Path]) -> str:
+    """Digest of what Python files *do*: comments, docstrings and layout do not count.
+
+    So a touched, reformatted or better explained module retrains nothing.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                first = node.body[0] if node.body else None
+                if isinstance(first, ast.Expr) and isinstance(
+                    getattr(first.value, "value", None), str
+                ):
+                    node.body = node.body[1:]
+        digest.update(f"{Path(file).name}:{ast.dump(tree)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def environment() -> dict[str, str]:
+    """Versions, machine and commit, for ``environment.json`` and the report."""
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def commit() -> str:
+    """The commit of the project's checkout, ``+ changes`` when the tree differs from it."""
+
+    def git(*words: str) -> str:
+        root = Path(__file__).resolve().parent
+        answer = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=True
+        )
+        return answer.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (" + changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not a git checkout)"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""From a study's tables to its figures, report and paper."""

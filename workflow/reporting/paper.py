@@ -1,0 +1,35 @@
+"""The paper of a study: a Typst document that reads the study's tables and figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typst
+
+from workflow import files
+from workflow.reporting.study_tables import read_study
+from workflow.reporting.text import statements
+
+FIGURES = ("published_corrected", "collapse")
+
+
+def compile(source: Path, study_dir: Path, out: Path) -> Path:
+    """Compile `source` (a .typ file) with the tables and figures of a study into a PDF.
+
+    The document sees the study as the folder `study/` beside it: `study/tables/*.csv`,
+    `study/figures/*.svg` and `study/statements.json`, the sentences that `text` computes. It sees
+    no other file, so that nothing outside the study can enter the paper.
+    """
+    source, study_dir, out = Path(source), Path(study_dir), Path(out)
+    project = {"main.typ": source.read_bytes()}
+    for path in sorted((study_dir / "tables").glob("*.csv")):
+        project[f"study/tables/{path.name}"] = path.read_bytes()
+    for name in FIGURES:
+        project[f"study/figures/{name}.svg"] = (study_dir / "figures" / f"{name}.svg").read_bytes()
+    said = json.dumps(statements(read_study(study_dir)))
+    project["study/statements.json"] = said.encode("utf-8")
+    pdf = typst.compile(project, ignore_system_fonts=True, timestamp=0)
+    with files.replacing(out) as temporary:
+        temporary.write_bytes(pdf)
+    return out

@@ -1,0 +1,198 @@
+"""The report: one HTML file that opens offline and shows nothing but what the tables hold."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from workflow import files
+from workflow.reporting import figures, text
+from workflow.reporting.formula import mathml
+from workflow.reporting.study_tables import FLOOR, Study, read_study
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Pictures of voxels are smaller as PNG; everything else stays sharp as SVG.
+RASTER = ("cases_median", "cases_worst", "dataset")
+TITLES = {
+    "ranking": text.ranking_title,
+    "published_corrected": text.correction_title,
+    "collapse": text.collapse_title,
+    "validation_curves": text.curves_title,
+    "heldout_dice": text.heldout_title,
+    "cases_median": lambda study: text.cases_title(study, "median"),
+    "cases_worst": lambda study: text.cases_title(study, "worst"),
+    "dataset": text.dataset_title,
+    "cost": text.cost_title,
+}
+
+
+def build(study_dir: Path) -> Path:
+    """Write `report.html` from a study's tables and figures and return its path.
+
+    Figures that are not there yet are drawn first.
+    """
+    study_dir = Path(study_dir)
+    if not all((study_dir / "figures" / f"{name}.svg").is_file() for name in TITLES):
+        figures.write_all(study_dir)
+    page = render(read_study(study_dir), study_dir / "figures")
+    out = study_dir / "report.html"
+    files.write_text(out, page)
+    return out
+
+
+def render(study: Study, figures_dir: Path) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=text.number,
+        signed=text.signed,
+        percent=text.percent,
+        p_value=text.p_value,
+        readable=text.readable,
+        mathml=mathml,
+        finite=lambda value: value is not None and math.isfinite(value),
+    )
+    environment.globals.update(estimate=text.estimate, interval=text.interval, count=text.count)
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        study=study,
+        verdict=text.verdict(study),
+        status=text.status_line(study),
+        asked=text.asked(study),
+        notes=text.ranking_notes(study),
+        tier_names={"separable": "below the best"},
+        figures={name: _figure(study, figures_dir, name) for name in TITLES},
+        ranking=_records(study.ranked),
+        pairs=[_pair(study, old, fix) for old, fix in study.pairs()],
+        contrasts=_contrasts(study),
+        troubled=_troubled(study),
+        absent=_records(_in_order(study, study.chosen(study.absent))),
+        sizes=_records(study.dataset),
+        cost=_records(_in_order(study, study.cost)),
+        cards=[_card(card) for card in study.cards],
+        rules=text.rules(study),
+        environment=_flat(study.environment),
+        configuration=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
+        floor=FLOOR,
+    )
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.to_dict("records")
+
+
+def _in_order(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of the ranking; what the ranking does not know comes last."""
+    if table.empty:
+        return table
+    order = {label: place for place, label in enumerate([*study.losses, FLOOR])}
+    return table.sort_values(
+        "loss", key=lambda labels: labels.map(order).fillna(len(order)), kind="stable"
+    )
+
+
+def _figure(study: Study, folder: Path, name: str) -> dict[str, str]:
+    """A figure as a data address: an image keeps the SVGs' identifiers apart."""
+    kind, ending = ("image/png", "png") if name in RASTER else ("image/svg+xml", "svg")
+    data = base64.b64encode((folder / f"{name}.{ending}").read_bytes()).decode("ascii")
+    return {
+        "source": f"data:{kind};base64,{data}",
+        "title": TITLES[name](study),
+        "caption": text.caption(study, name),
+    }
+
+
+def _pair(study: Study, published: str, corrected: str) -> dict[str, Any]:
+    endpoints = {
+        endpoint: study.contrast("correction", corrected, published, endpoint)
+        for endpoint in ("mean_dice", "rarest_dice")
+    }
+    cards = {card.get("label"): card for card in study.cards}
+    reasons = [found["reason"] for found in endpoints.values() if found is not None]
+    return {
+        "published": study.row(published),
+        "corrected": study.row(corrected),
+        "reason": next(iter(reasons), "") or cards.get(published, {}).get("reason", ""),
+        "differences": {
+            name: None
+            if found is None
+            else {**found, "separable": text.separable(found, study.confidence)}
+            for name, found in endpoints.items()
+        },
+    }
+
+
+CARD_ROWS = {
+    "name": "Catalogue name",
+    "family": "Family",
+    "paper": "Source",
+    "reduction": "Reduction",
+    "smoothing": "Smoothing",
+    "background": "Background",
+    "absent_class": "Absent class",
+    "value_range": "Values",
+    "seed": "Document",
+    "runs_as_is": "Runs as it is",
+    "reason": "What is wrong",
+}
+
+
+def _card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A formula card as the template shows it: a heading, a formula and named rows."""
+    published = bool(card.get("seed"))
+    rows = {title: str(card[key]) for key, title in CARD_ROWS.items() if card.get(key)}
+    twins = card.get("twin") or []
+    twins = [twins] if isinstance(twins, str) else list(twins)
+    if twins:
+        rows["Corrected by" if published else "Corrects"] = ", ".join(twins)
+    return {
+        "label": card.get("label", ""),
+        "title": card.get("title") or text.readable(str(card.get("label", ""))),
+        "formula": str(card.get("formula") or ""),
+        "published": published,
+        "rows": rows,
+        "options": card.get("options") or {},
+    }
+
+
+def _contrasts(study: Study) -> list[dict[str, Any]]:
+    """Every loss against the reference loss."""
+    table = study.chosen(study.comparisons)
+    if table.empty:
+        return []
+    rows = table[(table["contrast"] == "reference") & (table["loss"] != FLOOR)]
+    return [
+        {**row, "separable": text.separable(row, study.confidence)} for _, row in rows.iterrows()
+    ]
+
+
+def _troubled(study: Study) -> list[dict[str, Any]]:
+    """Runs that failed, diverged or collapsed, the worst first."""
+    order = ("failed", "diverged", "total", "partial")
+    rows = [{**run, "outcome": study.outcome(run)} for _, run in study.runs.iterrows()]
+    rows = [row for row in rows if row["outcome"] in order]
+    return sorted(rows, key=lambda row: (order.index(row["outcome"]), row["loss"], row["seed"]))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested dictionary as dotted names and their values."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat

@@ -1,0 +1,126 @@
+"""One palette, one type size and one way of saving for all figures."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.figure import Figure
+
+from workflow import files
+
+# Okabe & Ito (2008): distinguishable with every common colour-vision deficiency.
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+PURPLE = "#CC79A7"
+GREY = "#8A8A8A"
+FAINT = "#D9D9D9"
+
+CLASS_COLOURS = (SKY, YELLOW, GREEN, ORANGE, BLUE, "#B2ABD2", "#A6761D", "#66A61E")
+LINE_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+TIER_MARKS = {
+    "best": (BLUE, "o", "best tier"),
+    "separable": (ORANGE, "s", "separably below the best"),
+    "collapsed": (VERMILION, "X", "collapsed in most runs"),
+    "failed": (BLACK, "X", "no finished run"),
+    "floor": (GREY, "D", "floor: predicts nothing"),
+}
+OUTCOMES = {
+    "none": ("#CFE6F5", "no collapse"),
+    "partial": (ORANGE, "partial"),
+    "total": (VERMILION, "total"),
+    "diverged": (BLACK, "diverged"),
+    "failed": (GREY, "failed"),
+}
+WIDTH = 9.2  # inches: the width of the report's column
+
+SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "text.parse_math": False,  # names come from data: a dollar sign is a dollar sign
+    "svg.fonttype": "path",  # the same picture whatever fonts the reader has
+    "svg.hashsalt": "rareclass",
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under these settings, whatever the caller's matplotlib is set to."""
+
+    @functools.wraps(draw)
+    def inside(*args: Any, **kwargs: Any) -> Figure:
+        with matplotlib.rc_context(SETTINGS):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure that lays itself out."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def headline(figure: Figure, title: str, size: float = 11.5) -> None:
+    """The figure's message, left-aligned above everything else, wrapped to its width."""
+    figure.suptitle(
+        wrap(title, int(figure.get_figwidth() * 121 / size)),
+        x=0.01,
+        ha="left",
+        fontsize=size,
+        fontweight="bold",
+    )
+
+
+def wrap(text: str, width: int) -> str:
+    """Text broken into lines of at most `width` characters."""
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return "\n".join([*lines, line])
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.svg` and `<name>.png`; the same figure always gives the same bytes."""
+    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+    with matplotlib.rc_context(SETTINGS):
+        with files.replacing(svg) as temporary:
+            figure.savefig(temporary, metadata={"Date": None, "Creator": None})
+        with files.replacing(png) as temporary:
+            figure.savefig(temporary, dpi=150, metadata={"Software": None})
+    return [svg, png]
+
+
+@styled
+def nothing_to_show(title: str) -> Figure:
+    """The figure of a table without rows: it says so instead of being blank."""
+    figure = new_figure(WIDTH, 1.4)
+    headline(figure, title)
+    axis = figure.subplots()
+    axis.axis("off")
+    axis.text(0.5, 0.5, "The tables hold nothing to draw here.", ha="center", va="center")
+    return figure

@@ -1,0 +1,595 @@
+"""What the tables say, in words: pure functions from tables to sentences.
+
+Every sentence holds for whatever the tables contain; a claim that they do not support has its
+own wording ("cannot be separated", "cannot be judged"), and collapse is told before success.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from workflow.reporting.study_tables import FLOOR, Study
+
+MINUS = "\u2212"
+DASH = "\u2013"
+SPELLED = {
+    "bce": "BCE",
+    "ce": "CE",
+    "dice": "Dice",
+    "iou": "IoU",
+    "jaccard": "Jaccard",
+    "tversky": "Tversky",
+    "lovasz": "Lovász",
+    "topk": "TopK",
+    "hd": "HD",
+    "nll": "NLL",
+    "gdl": "GDL",
+    "fbeta": "F-beta",
+}
+GENERALIZED = "generalized_dice"
+QUESTION = "Which segmentation loss survives class imbalance?"
+SPLITS = ("train", "validation", "test")
+
+
+# Numbers and names
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number for people: fixed digits, a real minus sign, a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference, with its sign."""
+    text = number(value, digits)
+    positive = value is not None and math.isfinite(value) and float(f"{value:.{digits}f}") > 0
+    return f"+{text}" if positive else text
+
+
+def interval(low: float, high: float, digits: int = 2, sign: bool = False) -> str:
+    """`[low, high]`, or nothing where no interval could be computed."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    show = signed if sign else number
+    return f"[{show(low, digits)}, {show(high, digits)}]"
+
+
+def estimate(value: float, low: float, high: float, sign: bool = False) -> str:
+    """`0.62 [0.58, 0.66]`."""
+    shown = signed(value) if sign else number(value)
+    return f"{shown} {interval(low, high, sign=sign)}".strip()
+
+
+def percent(value: float, digits: int = 0) -> str:
+    """A share as a percentage, with as many digits as keep it from reading zero."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    while value > 0 and digits < 4 and float(f"{100 * value:.{digits}f}") == 0:
+        digits += 1
+    return f"{100 * value:.{digits}f} %"
+
+
+def p_value(value: float) -> str:
+    if value is None or not math.isfinite(value):
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(amount: int, noun: str, plural: str = "") -> str:
+    """`1 run`, `3 runs`, `no run`."""
+    if amount == 0:
+        return f"no {noun}"
+    return f"{amount} {noun if amount == 1 else plural or noun + 's'}"
+
+
+def listing(names: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    names = list(names)
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def shortened(names: Sequence[str], limit: int = 6) -> str:
+    """A list that stays readable: the first names, then how many more."""
+    if len(names) <= limit:
+        return listing(names)
+    return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+
+
+def readable(label: str) -> str:
+    """A loss's label as people write it, still recognisable.
+
+    `published_generalized_dice_graph` becomes `Generalized Dice graph (published)`.
+    """
+    if label == FLOOR:
+        return "all background"
+    published = label.startswith("published_")
+    words = [SPELLED.get(word, word) for word in label.removeprefix("published_").split("_")]
+    name = " ".join(word for word in words if word) or label
+    name = name[0].upper() + name[1:]
+    return f"{name} (published)" if published else name
+
+
+# Judgements
+
+
+def separable(contrast: pd.Series | None, confidence: float = 0.95) -> bool | None:
+    """Whether a paired difference is told from zero; None if it cannot be judged.
+
+    The Holm-corrected p decides where there is one, because many losses are compared at once.
+    """
+    if contrast is None:
+        return None
+    if math.isfinite(contrast["p_holm"]):
+        return bool(contrast["p_holm"] < 1 - confidence)
+    if math.isfinite(contrast["low"]) and math.isfinite(contrast["high"]):
+        return bool(contrast["low"] > 0 or contrast["high"] < 0)
+    return None
+
+
+def trained(study: Study) -> pd.DataFrame:
+    """The ranking without the floor."""
+    return study.ranked[study.ranked["loss"] != FLOOR] if len(study.ranked) else study.ranked
+
+
+def status_line(study: Study) -> str:
+    """How many runs there are, and what became of those that did not end well."""
+    runs = study.runs
+    if runs.empty:
+        return "No run has been recorded."
+    bad = {kind: int((runs["status"] == kind).sum()) for kind in ("diverged", "failed")}
+    done = f"{int((runs['status'] == 'ok').sum())} of {count(len(runs), 'run')} finished"
+    told = [f"{amount} {kind}" for kind, amount in bad.items() if amount]
+    return f"{done}{'; ' + listing(told) if told else ''}."
+
+
+def verdict(study: Study) -> list[str]:
+    """Two sentences: what collapsed and what is in the best tier; what correcting gains."""
+    return [_survival(study), _correction(study)]
+
+
+def _survival(study: Study) -> str:
+    table = trained(study)
+    where = f"On {study.dataset_name}" if study.dataset_name else "Here"
+    if table.empty or table["mean_dice"].notna().sum() == 0:
+        return f"{where}, no loss has a held-out score, so there is nothing to rank."
+    if len(table) == 1:
+        return _only_loss(where, table.iloc[0])
+    return f"{where}, {_collapse_clause(table)}; {_best_clause(study, table)}."
+
+
+def _only_loss(where: str, row: pd.Series) -> str:
+    score = estimate(row["mean_dice"], row["mean_dice_low"], row["mean_dice_high"])
+    runs = count(int(row["ok"] + row["diverged"]), "run")
+    fate = f"collapsed in {int(row['collapsed'])} of {runs}"
+    if row["collapsed"] == 0:
+        fate = f"did not collapse in {runs}"
+    failed = f" ({count(int(row['failed']), 'run')} failed)" if row["failed"] > 0 else ""
+    return (
+        f"{where}, {readable(row['loss'])}, the only loss of the study, {fate}{failed} and has a "
+        f"mean Dice of {score}; there is nothing to rank it against."
+    )
+
+
+def _collapse_clause(table: pd.DataFrame) -> str:
+    collapsed = table[table["collapsed"] > 0]
+    broken = int(table["failed"].sum())
+    clause = f"{len(collapsed)} of {count(len(table), 'loss', 'losses')} collapsed"
+    if collapsed.empty:
+        clause = f"none of the {count(len(table), 'loss', 'losses')} collapsed in any run"
+    always = collapsed["collapsed"] == collapsed["ok"] + collapsed["diverged"]
+    told = []
+    if always.any():
+        names = shortened([readable(label) for label in collapsed.loc[always, "loss"]], 8)
+        told.append(f"{names} in every run")
+    told += [
+        f"{readable(row['loss'])} in {int(row['collapsed'])} of "
+        f"{count(int(row['ok'] + row['diverged']), 'run')}"
+        for _, row in collapsed[~always].iterrows()
+    ]
+    if told:
+        clause += f" ({', '.join(told)})"
+    return f"{clause} and {count(broken, 'run')} failed" if broken else clause
+
+
+def _best_clause(study: Study, table: pd.DataFrame) -> str:
+    best = table[(table["tier"] == "best") & table["mean_dice"].notna()]
+    if best.empty:
+        return "no loss reached the best tier"
+    first, others = best.iloc[0], [readable(label) for label in best["loss"].iloc[1:]]
+    score = estimate(first["mean_dice"], first["mean_dice_low"], first["mean_dice_high"])
+    if not others:
+        return (
+            f"{readable(first['loss'])} stands alone in the best tier with a mean Dice of {score}"
+        )
+    lowest = number(best["mean_dice"].min())
+    lead = f"the highest mean Dice, {score} with {readable(first['loss'])}"
+    if len(best) == len(table):
+        return f"no loss can be separated from {lead} (the lowest is {lowest})"
+    return (
+        f"{count(len(others), 'other')} cannot be separated from {lead}: "
+        f"{shortened(others)} (down to {lowest})"
+    )
+
+
+def _correction(study: Study) -> str:
+    pairs = study.pairs()
+    if not pairs:
+        return "No published loss was trained beside its correction, so nothing is said of defects."
+    wanted = [pair for pair in pairs if _is_generalized(study, pair)]
+    if not wanted:
+        return _all_corrections(study, pairs)
+    fixes = dict.fromkeys(corrected for _, corrected in wanted)
+    clauses = [_gains(study, [old for old, own in wanted if own == fix], fix) for fix in fixes]
+    sentence = f"In mean Dice, {'; '.join(clauses)}"
+    for corrected in fixes:
+        row = study.row(corrected)
+        if row is not None and row["collapsed"] > 0:
+            sentence += (
+                f"; but {readable(corrected)}, the correction, collapsed itself in "
+                f"{int(row['collapsed'])} of {count(int(row['ok'] + row['diverged']), 'run')}"
+            )
+    return f"{sentence}."
+
+
+def _is_generalized(study: Study, pair: tuple[str, str]) -> bool:
+    row = study.row(pair[0])
+    return GENERALIZED in pair[0] or (row is not None and GENERALIZED in str(row["name"]))
+
+
+def _gains(study: Study, published: Sequence[str], corrected: str) -> str:
+    """What one correction gains over each of its published losses, by how sure it is."""
+    told: dict[str, list[str]] = {}
+    for label in published:
+        found = study.contrast("correction", corrected, label, "mean_dice")
+        if found is None or not math.isfinite(found["difference"]):
+            told.setdefault("cannot be compared with", []).append(readable(label))
+            continue
+        gap = estimate(found["difference"], found["low"], found["high"], sign=True)
+        decided = separable(found, study.confidence)
+        if decided is None:
+            verb = "differs, with too few runs to judge, from"
+        elif not decided:
+            verb = "is not separable from"
+        else:
+            verb = "gains over" if found["difference"] > 0 else "loses to"
+        told.setdefault(verb, []).append(f"{readable(label)} ({gap})")
+    clauses = [f"{verb} {listing(names)}" for verb, names in told.items()]
+    return f"the corrected {readable(corrected)} {', and '.join(clauses)}"
+
+
+def _all_corrections(study: Study, pairs: Sequence[tuple[str, str]]) -> str:
+    gains = losses = open_ = 0
+    for published, corrected in pairs:
+        found = study.contrast("correction", corrected, published, "mean_dice")
+        if separable(found, study.confidence):
+            gains += int(found["difference"] > 0)
+            losses += int(found["difference"] < 0)
+        else:
+            open_ += 1
+    return (
+        f"Of {count(len(pairs), 'published loss', 'published losses')} trained beside the "
+        f"correction, {gains} gained mean Dice by it, {losses} lost, and {open_} could not be "
+        f"separated (no Generalized Dice is among them)."
+    )
+
+
+# Titles and captions of the figures
+
+
+def curves_title(study: Study) -> str:
+    rows = study.curves
+    if rows.empty or study.runs.empty:
+        return "Validation Dice while training"
+    collapsed = int(study.runs["collapsed"].sum())
+    last = int(rows["step"].max())
+    return f"{_of_runs(collapsed, len(study.runs))} ended collapsed after {last} training steps"
+
+
+def _of_runs(amount: int, runs: int) -> str:
+    return f"{amount or 'None'} of {count(runs, 'run')}"
+
+
+def heldout_title(study: Study) -> str:
+    table = trained(study)
+    scores = table["rarest_dice"].dropna() if len(table) else table
+    if len(scores) == 0:
+        return "Held-out Dice of each class and case"
+    missed = int((scores < 0.05).sum())
+    return (
+        f"{missed} of {count(len(scores), 'loss', 'losses')} leave the rarest class "
+        f"({study.rarest}) below a Dice of 0.05; the best reaches {number(scores.max())}"
+    )
+
+
+def ranking_title(study: Study) -> str:
+    table = trained(study)
+    if table.empty or table["mean_dice"].notna().sum() == 0:
+        return "No loss has a held-out score"
+    best, top = table[table["tier"] == "best"], table.iloc[0]
+    if best.empty:
+        return (
+            f"No loss reaches the best tier; {readable(top['loss'])} has the highest mean Dice "
+            f"({number(top['mean_dice'])}) and collapsed"
+        )
+    if len(best) == 1:
+        top = best.iloc[0]
+        return f"{readable(top['loss'])} leads with a mean Dice of {number(top['mean_dice'])}"
+    return (
+        f"{len(best)} of {count(len(table), 'loss', 'losses')} form the best tier; "
+        f"{readable(top['loss'])} has the highest mean Dice ({number(top['mean_dice'])})"
+    )
+
+
+def collapse_title(study: Study) -> str:
+    runs = study.runs
+    if runs.empty:
+        return "No run has been recorded"
+    worst = runs[runs["collapsed"]]
+    told = f"{_of_runs(len(worst), len(runs))} collapsed"
+    if worst.empty:
+        return told
+    always = [label for label in study.losses if runs.loc[runs["loss"] == label, "collapsed"].all()]
+    if not always:
+        return f"{told}; no loss did so on every seed"
+    return f"{told}; {count(len(always), 'loss', 'losses')} did so on every seed"
+
+
+def correction_title(study: Study) -> str:
+    pairs = study.pairs()
+    if not pairs:
+        return "No published loss was trained beside its correction"
+    found = [study.contrast("correction", fix, old, "mean_dice") for old, fix in pairs]
+    decided = [item for item in found if separable(item, study.confidence)]
+    gains = sum(item["difference"] > 0 for item in decided)
+    lost = len(decided) - gains
+    told = f"Correcting gains mean Dice in {gains or 'none'} of {count(len(pairs), 'pair')}"
+    told += f", loses it in {lost}" if lost else ""
+    rest = len(pairs) - len(decided)
+    return f"{told}; {rest} cannot be separated from zero" if rest else told
+
+
+def cost_title(study: Study) -> str:
+    table = study.cost[study.cost["loss"] != FLOOR] if len(study.cost) else study.cost
+    if table.empty or table["seconds_per_step"].notna().sum() == 0:
+        return "No cost has been measured"
+    order = table.dropna(subset=["seconds_per_step"]).sort_values("seconds_per_step")
+    low, high = order.iloc[0], order.iloc[-1]
+    if len(order) == 1:
+        return f"A step with {readable(low['loss'])} takes {milliseconds(low)}"
+    return (
+        f"A training step takes from {milliseconds(low)} ({readable(low['loss'])}) to "
+        f"{milliseconds(high)} ({readable(high['loss'])})"
+    )
+
+
+def milliseconds(row: pd.Series) -> str:
+    return f"{number(1000 * row['seconds_per_step'], 0)} ms"
+
+
+def cases_title(study: Study, kind: str) -> str:
+    rows = study.slices[study.slices["kind"] == kind] if len(study.slices) else study.slices
+    case = str(rows["case"].iloc[0]) if len(rows) else ""
+    scores = rows["dice"].dropna() if len(rows) else []
+    told = f"The {kind} held-out case ({case})" if case else f"The {kind} held-out case"
+    if len(scores) == 0:
+        return told
+    lowest, highest = number(scores.min()), number(scores.max())
+    spread = lowest if lowest == highest else f"from {lowest} to {highest}"
+    return f"{told}: mean Dice {spread}"
+
+
+def dataset_title(study: Study) -> str:
+    sizes = study.class_sizes()
+    if sizes.empty or not study.rarest:
+        return f"The data set {study.dataset_name}".strip()
+    row = sizes[sizes["class"] == study.rarest].iloc[0]
+    return (
+        f"{study.dataset_name}: the rarest class, {study.rarest}, fills "
+        f"{percent(row['voxel_fraction'], 2)} of the voxels and is in "
+        f"{percent(row['prevalence'])} of {count(int(row['cases']), 'case')}"
+    )
+
+
+CAPTIONS = {
+    "ranking": (
+        "Held-out Dice of every loss: left the mean over foreground classes, right the rarest "
+        "class. A line is the {confidence} interval over seeds and cases; colour and marker are "
+        "the tier; the dashed line is the floor, a model that predicts nothing."
+    ),
+    "published_corrected": (
+        "Every published loss and its correction, trained on the same patches from the same "
+        "initial weights. Left: mean Dice of both; right: corrected minus published with its "
+        "{confidence} interval, for the mean and for the rarest class. Filled where the "
+        "Holm-corrected difference is separable from zero."
+    ),
+    "collapse": (
+        "Left: what became of each run. Right: in cases without the class, the share in which "
+        "the model predicts it all the same. A loss that predicts nothing raises no false alarm, "
+        "so read both halves together."
+    ),
+    "validation_curves": (
+        "Dice on the validation cases while training; a thin line is a seed, a thick one the "
+        "median of the seeds that still run, a cross a class that the run lost, at its last step. "
+        "The grey line is the median of {reference}. Dashed: as published. Rows in which a loss "
+        "collapsed come first."
+    ),
+    "heldout_dice": (
+        "Held-out Dice of each class, losses sorted by their mean Dice. A dot is a case in which "
+        "the class is present, averaged over seeds; the box spans the quartiles, its line is the "
+        "median, the diamond the mean."
+    ),
+    "cases_median": (
+        "The held-out case of median score, the same slice for every loss, one seed. Right voxels "
+        "have the colour of their class, errors a colour of their own. A loss without a finished "
+        "run has no picture."
+    ),
+    "cases_worst": ("The held-out case of lowest score, drawn in the same way: a mean hides it."),
+    "dataset": (
+        "Slices of a few subjects with the reference labels. Voxel fraction and prevalence are "
+        "those of the whole data set."
+    ),
+    "cost": (
+        "Left: median time of a training step, its dark part spent in the loss. Right: peak memory."
+    ),
+}
+
+
+def caption(study: Study, name: str) -> str:
+    """What a figure shows and how to read it."""
+    return CAPTIONS[name].format(
+        confidence=percent(study.confidence), reference=readable(study.reference_loss) or "no loss"
+    )
+
+
+def rules(study: Study) -> dict[str, str]:
+    """How to read the report: each rule under its name."""
+    level = percent(study.confidence)
+    return {
+        "Class present": (
+            "Dice, surface Dice (NSD) and HD95 are averaged over the cases whose reference holds "
+            "the class. A class that was missed scores a Dice of 0."
+        ),
+        "Class absent": (
+            "A case without the class has no Dice. Whether the model predicts the class all the "
+            "same is an endpoint of its own and never part of a mean Dice."
+        ),
+        "Collapse": (
+            "A run has collapsed if a class that is present scores a Dice below 0.05 in more than "
+            "half of its cases, or if its loss became non-finite. Partial: some classes; total: "
+            "every foreground class. The rate has a Wilson interval."
+        ),
+        "Intervals": (
+            f"{level} intervals come from a random-effects model in which seeds and cases are "
+            "crossed, with Satterthwaite degrees of freedom: they speak of new seeds and new "
+            "cases. Seeds times cases are never counted as independent."
+        ),
+        "Separable": (
+            "A difference is called separable if its p, Holm-corrected over the contrasts of its "
+            "kind, is below the level. Not separable is not the same as equal."
+        ),
+        "Checkpoint": (
+            f"Scores are those of the {study.checkpoint} checkpoint. The best one is chosen on the "
+            "validation cases; the held-out cases are read once, at the end."
+        ),
+        "Floor": (
+            "All background is no training at all: the score of predicting nothing. A loss "
+            "beside it has learnt nothing that the score can see."
+        ),
+    }
+
+
+def ranking_notes(study: Study) -> str:
+    """How much data stand behind the ranking."""
+    cases = study.chosen(study.cases)
+    seeds = study.runs["seed"].nunique() if len(study.runs) else 0
+    told = count(int(cases["case"].nunique()) if len(cases) else 0, "held-out case")
+    return f"{count(int(seeds), 'seed')} and {told} behind each row, unless runs are missing."
+
+
+def asked(study: Study) -> str:
+    """The question and how it was put, from the configuration and the tables."""
+    training = study.config.get("training") or {}
+    losses = count(len(study.losses), "loss", "losses")
+    seeds = int(study.runs["seed"].nunique()) if len(study.runs) else 0
+    told = "" if study.title == QUESTION else f"{QUESTION} "
+    told += f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
+    told += f"{count(seeds, 'seed')} each"
+    if "steps" in training and "learning_rate" in training:
+        told += f", for {training['steps']} steps at a peak learning rate of "
+        told += f"{training['learning_rate']}"
+    return (
+        f"{told}. For one seed every loss starts from the same weights and sees the same patches "
+        "in the same order."
+    )
+
+
+def methods(study: Study) -> list[str]:
+    """How the study was run, as the paper tells it: only what the tables and settings hold."""
+    told = []
+    if len(study.dataset):
+        cases = study.dataset.drop_duplicates("split").set_index("split")["cases"]
+        parts = [f"{int(cases[name])} {name}" for name in SPLITS if name in cases.index]
+        told.append(
+            f"The data set {study.dataset_name} has {count(int(cases.max()), 'case')} "
+            f"({listing(parts)}), split by subject."
+        )
+        sizes = study.class_sizes()
+        sizes = sizes[sizes["class"].isin(study.classes)]
+        shares = [
+            f"{row['class']} fills {percent(row['voxel_fraction'], 2)} of the voxels and is in "
+            f"{percent(row['prevalence'])} of the cases"
+            for _, row in sizes.iterrows()
+        ]
+        told.append(f"Of the foreground classes, {listing(shares)}.")
+    training, network = (study.config.get(key) or {} for key in ("training", "network"))
+    if "channels" in network:
+        channels = ", ".join(str(width) for width in network["channels"])
+        norm = f" and {network['norm']} norm" if "norm" in network else ""
+        told.append(f"Every loss trains the same U-Net ({channels} channels{norm}).")
+    if {"steps", "learning_rate"} <= set(training):
+        batch = f" of {training['batch_size']} patches" if "batch_size" in training else ""
+        told.append(
+            f"A run takes {training['steps']} steps{batch} at a peak learning rate of "
+            f"{training['learning_rate']}; for one seed all losses start from the same weights "
+            "and see the same patches in the same order."
+        )
+    return told
+
+
+def limits(study: Study) -> list[str]:
+    """What this study cannot tell, from its own size."""
+    told = [f"One data set ({study.dataset_name}) and one network: another may rank otherwise."]
+    runs, cases = study.runs, study.chosen(study.cases)
+    seeds = int(runs["seed"].nunique()) if len(runs) else 0
+    held = int(cases["case"].nunique()) if len(cases) else 0
+    told.append(
+        f"{count(seeds, 'seed')} and {count(held, 'held-out case')}: the intervals show what "
+        "that leaves open, and a difference that is not separable is not shown to be zero."
+    )
+    if seeds == 1:
+        told.append("With a single seed nothing is known of how another start would end.")
+    if len(runs) and runs["learning_rate"].nunique() == 1:
+        told.append(
+            "All losses share one learning rate; tuned on their own, some may gain more than others."
+        )
+    if len(runs) and (runs["status"] != "ok").any():
+        told.append(
+            f"{status_line(study)} Scores are those of runs that have any, which flatters a loss "
+            "that breaks down."
+        )
+    return told
+
+
+def statements(study: Study) -> dict[str, object]:
+    """Everything that the paper says in words, computed; the paper adds no claim of its own."""
+    return {
+        "title": study.title,
+        "study": study.name,
+        "checkpoint": study.checkpoint,
+        "rarest": study.rarest,
+        "confidence": percent(study.confidence),
+        "floor": FLOOR,
+        "names": {label: readable(label) for label in (*study.losses, FLOOR)},
+        "asked": asked(study),
+        "verdict": verdict(study),
+        "status": status_line(study),
+        "methods": methods(study),
+        "limits": limits(study),
+        "results": [f"{title(study)}." for title in (ranking_title, collapse_title, heldout_title)],
+        "rules": rules(study),
+        "captions": {
+            "published_corrected": f"{correction_title(study)}. "
+            f"{caption(study, 'published_corrected')}",
+            "collapse": f"{collapse_title(study)}. {caption(study, 'collapse')}",
+        },
+    }

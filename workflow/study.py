@@ -1,0 +1,387 @@
+"""The configuration of a study as typed, validated objects: the only reader of ``config/``.
+
+A study is one YAML file; its stem is the study's name. Every key, its type, its range and its
+default stand here and nowhere else; ``config/README.md`` is checked against this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+import losses
+from workflow.data.phantom import PhantomSettings
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[int, int, int]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+
+FLOOR = "all_background"
+"""Label of the row that no run stands behind: the score of predicting nothing."""
+
+CLASS_FREQUENCY_WORDS = ("inverse_frequency",)
+"""Values of a loss's ``weight`` that are computed from the training cases of the study."""
+
+
+class StudyError(Exception):
+    """A fault of a study file: one line a fault, each naming the key and what was expected."""
+
+
+class Section(BaseModel):
+    """A part of a study: immutable, and every unknown key is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    """Where the volumes come from; see ``workflow/data``."""
+
+    source: Literal["phantom", "folder", "decathlon"]
+    name: Name
+    root: str | None = Field(None, description="folder in the MSD or nnU-Net v2 layout")
+    task: str | None = Field(None, description="Decathlon task, e.g. Task04_Hippocampus")
+    subject: str | None = Field(None, description="regular expression: case name -> subject")
+    labels: dict[str, list[int]] | None = Field(None, description="classes merged from labels")
+    phantom: PhantomSettings = Field(default_factory=PhantomSettings)
+
+    @model_validator(mode="after")
+    def _source_is_complete(self) -> Dataset:
+        if self.source == "folder" and not self.root:
+            raise ValueError("source 'folder' needs the key 'root': the folder of the data set")
+        if self.source == "decathlon" and not (self.task and self.root):
+            raise ValueError("source 'decathlon' needs the keys 'task' and 'root'")
+        if self.subject is not None:
+            try:
+                re.compile(self.subject)
+            except re.error as error:
+                raise ValueError(
+                    f"subject: '{self.subject}' is no regular expression: {error}"
+                ) from None
+        return self
+
+
+class Splits(Section):
+    """Fractions of the subjects."""
+
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.45
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.45
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fractions_sum_to_one(self) -> Splits:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, they are {total:g}")
+        return self
+
+
+class Network(Section):
+    """MONAI ``UNet``."""
+
+    channels: tuple[int, ...] = (8, 16, 32, 64)
+    strides: tuple[int | Triple, ...] = (2, 2, 2)
+    num_res_units: Annotated[int, Field(ge=0)] = 1
+    norm: Literal["batch", "instance"] = "batch"
+    prior_bias: bool = Field(
+        False, description="start the output bias at the log class frequencies"
+    )
+
+    @model_validator(mode="after")
+    def _lengths_match(self) -> Network:
+        if len(self.channels) < 2:
+            raise ValueError(f"channels needs two levels or more, not {len(self.channels)}")
+        if len(self.strides) != len(self.channels) - 1:
+            raise ValueError(
+                f"strides must be one shorter than channels ({len(self.channels)}), "
+                f"it has {len(self.strides)}"
+            )
+        return self
+
+    def divisor(self) -> Triple:
+        """Product of the strides along x, y and z."""
+        steps = [(s, s, s) if isinstance(s, int) else s for s in self.strides]
+        product = [1, 1, 1]
+        for stride in steps:
+            product = [p * s for p, s in zip(product, stride, strict=True)]
+        return tuple(product)
+
+
+class Training(Section):
+    """The optimisation, the same for every loss."""
+
+    steps: Annotated[int, Field(ge=1)] = 800
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    patch_size: Triple = (32, 32, 32)
+    foreground_share: Share = 2 / 3
+    flips: bool = True
+    intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    learning_rate: Positive = 3e-3
+    schedule: Literal["one_cycle", "polynomial"] = "one_cycle"
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    validate_every: Annotated[int, Field(ge=1)] = 100
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class Evaluation(Section):
+    """How a trained network is scored."""
+
+    window: Triple | None = Field(None, description="sliding window; default: the patch size")
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    nsd_tolerance: Positive = Field(2.0, description="tolerance of the surface Dice in mm")
+
+
+class Comparison(Section):
+    """How runs are compared."""
+
+    checkpoint: Literal["best", "last"] = "best"
+    reference_loss: str = "dice_ce"
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class Loss(Section):
+    """A loss of the study: a name of the catalogue (or ``package.module:Class``) and options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    def create(self, class_voxels: Sequence[int] | None = None):
+        """The loss itself; ``class_voxels`` (of the training cases) resolves ``weight``."""
+        options = dict(self.options)
+        if options.get("weight") in CLASS_FREQUENCY_WORDS:
+            options["weight"] = inverse_frequency(class_voxels or (1, 1))
+        return losses.create(self.name, **options)
+
+
+class Study(Section):
+    """One study."""
+
+    title: str = "Which segmentation loss survives class imbalance?"
+    dataset: Dataset
+    splits: Splits = Splits()
+    network: Network = Network()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    comparison: Comparison = Comparison()
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 3)
+    losses: dict[Name, Loss]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _losses_are_names_with_options(cls, data: Any) -> Any:
+        """``label: {name: dice, batch: true}``; the name defaults to the label."""
+        if isinstance(data, dict) and isinstance(data.get("losses"), dict):
+            data = dict(data)
+            data["losses"] = {
+                label: _named(str(label), entry) for label, entry in data["losses"].items()
+            }
+        return data
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Study:
+        if not self.losses:
+            raise ValueError("losses: at least one loss is needed")
+        if FLOOR in self.losses:
+            raise ValueError(f"losses.{FLOOR}: this label is taken by the floor of every table")
+        if not self.seeds:
+            raise ValueError("seeds: at least one seed is needed")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} lists a seed twice")
+        if self.comparison.reference_loss not in self.losses:
+            raise ValueError(
+                f"comparison.reference_loss: '{self.comparison.reference_loss}' is no label of "
+                f"this study's losses: {', '.join(self.losses)}"
+            )
+        for key, size in (
+            ("training.patch_size", self.training.patch_size),
+            ("evaluation.window", self.window()),
+        ):
+            for extent, divisor in zip(size, self.network.divisor(), strict=True):
+                if extent < 1 or extent % divisor:
+                    raise ValueError(
+                        f"{key}: {list(size)} must be positive multiples of the network's "
+                        f"strides {list(self.network.divisor())}"
+                    )
+        for label, loss in self.losses.items():
+            try:
+                loss.create()
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"losses.{label}: {error}") from None
+        return self
+
+    def window(self) -> Triple:
+        """Window of the sliding-window inference in voxels."""
+        return self.evaluation.window or self.training.patch_size
+
+    def fingerprint(self, *sections: str, **more: Any) -> str:
+        """Digest of these sections (and of ``more``): what a result was made from."""
+        content = {name: _plain(getattr(self, name)) for name in sections} | more
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def run_fingerprint(self, label: str) -> str:
+        """Digest of what decides the result of a run with this loss, its data aside."""
+        return self.fingerprint(
+            "network",
+            "training",
+            "evaluation",
+            checkpoint=self.comparison.checkpoint,
+            loss=self.losses[label].model_dump(),
+        )
+
+    def data_fingerprint(self) -> str:
+        """Digest of what decides the prepared arrays, shared by all studies that agree in it.
+
+        The patch size takes part because volumes smaller than it are reported.
+        """
+        return self.fingerprint("dataset", patch_size=self.training.patch_size)[:8]
+
+    def as_yaml(self) -> str:
+        """The resolved study, readable by :func:`load` again."""
+        data = self.model_dump(mode="json")
+        data["losses"] = {
+            label: {"name": loss.name} | loss.options for label, loss in self.losses.items()
+        }
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def inverse_frequency(class_voxels: Sequence[int]) -> list[float]:
+    """Weight of each class: 1 / voxels in the training cases, scaled to mean 1.
+
+    >>> inverse_frequency([300, 100])
+    [0.5, 1.5]
+    """
+    inverse = [1 / voxels for voxels in class_voxels]
+    return [len(inverse) * value / sum(inverse) for value in inverse]
+
+
+def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
+    """The study of a YAML file, single keys replaced by ``overrides`` (nested as in the file).
+
+    A loss of the user's own is found beside the file. Raises :class:`StudyError` with one line
+    for each fault.
+    """
+    path = Path(path)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such study file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise StudyError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
+    data = _merge(data, overrides or {})
+    if isinstance(data.get("losses"), dict):
+        data["losses"] = {
+            label: _beside(entry, path.parent) for label, entry in data["losses"].items()
+        }
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(_explain(path, error)) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error instead of the last one's victory."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"the key '{key}' stands twice{key_node.start_mark}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, for editors."""
+    return Study.model_json_schema()
+
+
+def _named(label: str, entry: Any) -> Any:
+    if isinstance(entry, Loss):
+        return entry
+    if entry is None:
+        entry = {}
+    if not isinstance(entry, dict):
+        raise ValueError(
+            f"losses.{label}: expected a mapping of options such as {{name: dice, batch: true}}, "
+            f"not {entry!r}"
+        )
+    options = dict(entry)
+    return {"name": str(options.pop("name", label)), "options": options}
+
+
+def _beside(entry: Any, folder: Path) -> Any:
+    """A loss of the user's own that lies beside the study, named by its absolute path.
+
+    The resolved study lies elsewhere, so a relative name would be lost.
+    """
+    if not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
+        return entry
+    module, colon, cls = entry["name"].rpartition(":")
+    if not colon:
+        return entry
+    file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
+    return entry | {"name": f"{file.resolve()}:{cls}"} if file.is_file() else entry
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON types."""
+    return TypeAdapter(Any).dump_python(value, mode="json")
+
+
+def _merge(base: dict, overrides: dict) -> dict:
+    merged = dict(base)
+    for key, value in overrides.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = _typed(value)
+    return merged
+
+
+def _typed(value: Any) -> Any:
+    """Values of the command line arrive as text inside lists and mappings; YAML types them."""
+    if isinstance(value, str):
+        return yaml.safe_load(value)
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    return value
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = _known_keys(fault["loc"][:-1])
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0)
+            message = f"unknown key; did you mean '{near[0]}'? known here: {', '.join(known)}"
+        elif fault["type"] != "missing" and not isinstance(fault["input"], dict):
+            message = f"{message}, got {fault['input']!r}"
+        lines.append(f"{path}: {where + ': ' if where else ''}{message}")
+    return "\n".join(lines)
+
+
+def _known_keys(location: tuple) -> list[str]:
+    """The keys that the section at ``location`` knows."""
+    section: Any = Study
+    for part in location:
+        if part == "phantom":
+            return list(PhantomSettings.__dataclass_fields__)
+        field = getattr(section, "model_fields", {}).get(part)
+        section = field.annotation if field else section
+    return list(section.model_fields)

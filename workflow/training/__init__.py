@@ -1,0 +1,1 @@
+"""One run: a network trained with one loss, one learning rate and one seed."""

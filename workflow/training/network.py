@@ -1,0 +1,68 @@
+"""The network of a study, with the same initial weights for every loss of a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from monai.networks.nets import UNet
+
+
+def build(
+    in_channels: int,
+    classes: int,
+    *,
+    channels: Sequence[int],
+    strides: Sequence[int | tuple[int, int, int]],
+    num_res_units: int,
+    norm: str,
+    seed: int,
+    class_frequencies: Sequence[float] | None = None,
+) -> UNet:
+    """A MONAI ``UNet`` for 3-D volumes: logits (B, classes, x, y, z), no activation.
+
+    The global generator is seeded here, so that the weights depend on the seed and the
+    architecture alone. ``class_frequencies`` starts the output bias at their logarithms.
+    """
+    torch.manual_seed(seed)
+    network = UNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=classes,
+        channels=channels,
+        strides=strides,
+        num_res_units=num_res_units,
+        norm=norm,
+    )
+    if class_frequencies is not None:
+        bias = [p for name, p in network.named_parameters() if name.endswith("bias")][-1]
+        if bias.shape != (classes,):
+            raise RuntimeError(f"the last bias has shape {tuple(bias.shape)}, not ({classes},)")
+        with torch.no_grad():
+            bias.add_(torch.tensor([math.log(f) for f in class_frequencies]))
+    return network
+
+
+def weights_sha256(network: torch.nn.Module) -> str:
+    """Digest of every parameter and buffer, in order, with its name."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def accelerator(wish: str = "auto") -> torch.device:
+    """The device that a study's ``training.accelerator`` names; ``auto`` takes the fastest."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wish == "auto":
+        wish = next(name for name, there in available.items() if there)
+    if not available[wish]:
+        raise RuntimeError(f"training.accelerator is '{wish}', which this machine does not have")
+    return torch.device(wish)

@@ -1,0 +1,354 @@
+"""A run: training, validation on whole volumes, and the scores of the held-out cases.
+
+Everything random is drawn from the run's seed and nothing from its loss, so that all losses of
+a seed start from the same weights and see the same patches; both digests are in the status.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+
+from workflow import files
+from workflow.data.patches import PatchSampler
+from workflow.data.prepare import Prepared
+from workflow.evaluation.metrics import SCORES, confusion_counts, dice, score_case
+from workflow.evaluation.predict import label_map, predict
+from workflow.study import Study
+from workflow.training import network as networks
+
+LOG = logging.getLogger("rareclass")
+
+CURVE_COLUMNS = ("step", "split", "quantity", "class", "value")
+CASE_COLUMNS = (
+    "checkpoint", "case", "subject", "class", "reference_voxels", "predicted_voxels",
+    "tp", "fp", "fn", *SCORES,
+)  # fmt: skip
+
+
+class Diverged(Exception):
+    """Training became non-finite; the message says what and when."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What distinguishes a run within its study."""
+
+    loss: str
+    learning_rate: float
+    seed: int
+
+    def key(self, dataset: str) -> dict[str, object]:
+        """The columns that identify the run in every table."""
+        return {
+            "dataset": dataset,
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+        }
+
+
+@dataclass
+class Record:
+    """What a run leaves behind, filled as it goes so that a failure keeps what was there."""
+
+    status: dict[str, object] = field(default_factory=dict)
+    curve: list[tuple] = field(default_factory=list)
+    cases: list[dict] = field(default_factory=list)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def write(self, out: Path, key: dict[str, object]) -> None:
+        """``curve.csv``, ``cases.csv``, ``predictions.npz``, and ``status.json`` last."""
+        curve = pd.DataFrame(self.curve, columns=CURVE_COLUMNS)
+        cases = pd.DataFrame(self.cases, columns=CASE_COLUMNS)
+        for table, name in ((curve, "curve.csv"), (cases, "cases.csv")):
+            for position, (column, value) in enumerate(key.items()):
+                table.insert(position, column, value)
+            files.write_table(out / name, table)
+        with files.replacing(out / "predictions.npz") as temporary:
+            np.savez_compressed(temporary, **self.predictions)
+        files.write_json(out / "status.json", key | self.status)
+
+
+def train(study: Study, prepared: Prepared, splits: pd.DataFrame, run: Run, out: Path) -> str:
+    """Trains and scores one run, writes its four files to ``out`` and returns its status.
+
+    ``ok``; ``diverged`` when the loss or its gradient became non-finite; ``failed`` when the
+    loss (or anything else) raised: the reason is in ``status.json``, the traceback in the log.
+    """
+    record = Record()
+    trainer = None
+    try:
+        trainer = Trainer(study, prepared, splits, run, record)
+        trainer.fit()
+        record.status |= {"status": "ok", "reason": ""}
+    except Diverged as error:
+        record.status |= {"status": "diverged", "reason": str(error)}
+        LOG.warning("%s: diverged: %s", trainer.name, error)
+    except Exception as error:  # noqa: BLE001 - whatever a user's loss raises is a row, not a hole
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        record.status |= {"status": "failed", "reason": reason}
+        LOG.error("%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc())
+    if trainer and record.status["status"] != "failed":
+        trainer.evaluate()
+    record.status["seconds"] = time.time() - psutil.Process().create_time()
+    record.status["peak_memory_mib"] = _peak_memory_mib()
+    record.write(out, run.key(prepared.name))
+    return record.status["status"]
+
+
+class Trainer:
+    """The state of one run: network, loss, optimiser, and the best weights so far."""
+
+    def __init__(
+        self,
+        study: Study,
+        prepared: Prepared,
+        splits: pd.DataFrame,
+        run: Run,
+        record: Record,
+    ):
+        self.study, self.prepared, self.run, self.record = study, prepared, run, record
+        self.name = f"{run.loss} seed {run.seed}"
+        self.device = networks.accelerator(study.training.accelerator)
+        torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
+        cases = {case.name: case for case in prepared.cases}
+        self.cases = {
+            split: [cases[name] for name in sorted(rows["case"])]
+            for split, rows in splits.groupby("split")
+        }
+        voxels = [sum(case.voxels[c] for case in self.cases["train"]) for c in prepared.classes]
+        self.loss = study.losses[run.loss].create(voxels)
+        total = sum(voxels)
+        self.network = networks.build(
+            len(prepared.channels),
+            len(prepared.classes),
+            seed=run.seed,
+            class_frequencies=[v / total for v in voxels]
+            if study.network.prior_bias
+            else None,
+            **study.network.model_dump(exclude={"prior_bias"}),
+        )
+        record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
+        self.network.to(self.device, memory_format=torch.channels_last_3d)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=run.learning_rate,
+            weight_decay=study.training.weight_decay,
+            fused=self.device.type != "mps",
+        )
+        self.schedule = _schedule(
+            self.optimizer, study.training.schedule, run.learning_rate, study.training.steps
+        )
+        self.step = 0
+        self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
+        self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
+
+    def fit(self) -> None:
+        """Trains for the study's steps; validates before the first, every K-th and the last."""
+        training = self.study.training
+        sampler = PatchSampler(
+            [self.prepared.image(case) for case in self.cases["train"]],
+            [self.prepared.label(case) for case in self.cases["train"]],
+            patch_size=training.patch_size,
+            batch_size=training.batch_size,
+            foreground_share=training.foreground_share,
+            flips=training.flips,
+            intensity=training.intensity_jitter,
+            seed=self.run.seed,
+        )
+        status = self.record.status
+        status["startup_seconds"] = time.time() - psutil.Process().create_time()
+        try:
+            self.validate()
+            while self.step < training.steps:
+                until = min(training.steps, self.step + training.validate_every)
+                self._train_until(until, iter(sampler))
+                self.validate()
+        finally:
+            status |= {
+                "steps": self.step,
+                "best_step": self.best[1] if self.best else 0,
+                "patch_order_sha256": sampler.sha256,
+                "training_seconds": self.seconds["training"],
+                "validation_seconds": self.seconds["validation"],
+                "seconds_per_step": self.seconds["training"] / max(1, self.step),
+            }
+        status["loss_share"] = self._loss_seconds(next(iter(sampler))) / status["seconds_per_step"]
+
+    def _train_until(self, until: int, batches: Iterator) -> None:
+        self.network.train()
+        sums = {"loss": 0.0, "gradient_norm": 0.0}
+        first = self.step
+        started = time.perf_counter()
+        try:
+            while self.step < until:
+                images, labels = (tensor.to(self.device) for tensor in next(batches))
+                value = self._loss(images, labels)
+                if not math.isfinite(value.item()):
+                    raise Diverged(f"the loss is {value.item()} at step {self.step + 1}")
+                self.optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                norm = torch.nn.utils.get_total_norm(
+                    [p.grad for p in self.network.parameters() if p.grad is not None]
+                ).item()
+                if not math.isfinite(norm):
+                    raise Diverged(f"the gradient norm is {norm} at step {self.step + 1}")
+                self.optimizer.step()
+                self.schedule.step()
+                self.step += 1
+                sums["loss"] += value.item()
+                sums["gradient_norm"] += norm
+        finally:
+            self.seconds["training"] += time.perf_counter() - started
+            for quantity, total in sums.items():
+                if self.step > first:
+                    self._note("train", quantity, "", total / (self.step - first))
+            self._note("train", "learning_rate", "", self.optimizer.param_groups[0]["lr"])
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        images = images.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"
+        ):
+            logits = self.network(images)
+        value = self.loss(logits.float(), labels)
+        if value.ndim:
+            raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
+        return value
+
+    def _loss_seconds(self, batch: tuple[torch.Tensor, torch.Tensor], repeats: int = 5) -> float:
+        """Seconds that the loss alone takes, forward and backward, on the logits of a batch."""
+        images, labels = (tensor.to(self.device) for tensor in batch)
+        with torch.no_grad():
+            logits = self.network(images.contiguous(memory_format=torch.channels_last_3d)).float()
+        logits.requires_grad_()
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            torch.autograd.grad(self.loss(logits, labels), logits)
+            times.append(time.perf_counter() - started)
+        return float(np.median(times))
+
+    def _predictions(self, split: str) -> Iterator[tuple]:
+        """``(case, logits)`` of every case of a split."""
+        cases = {case.name: case for case in self.cases[split]}
+        for name, logits in predict(
+            self.network,
+            {name: tuple(case.shape) for name, case in cases.items()},
+            lambda name: torch.from_numpy(np.array(self.prepared.image(cases[name]))),
+            window=self.study.window(),
+            overlap=self.study.evaluation.overlap,
+            device=self.device,
+        ):
+            yield cases[name], logits
+
+    def validate(self) -> None:
+        """The loss's own value, cross-entropy, Dice and predicted fraction on validation."""
+        started = time.perf_counter()
+        classes = self.prepared.classes
+        own, yardstick, dices, fractions = [], [], [], []
+        for case, logits in self._predictions("validation"):
+            reference = np.array(self.prepared.label(case))
+            target = torch.from_numpy(reference).to(self.device).long()[None]
+            with torch.no_grad():
+                own.append(self.loss(logits[None], target).item())
+            yardstick.append(torch.nn.functional.cross_entropy(logits[None], target).item())
+            counts = confusion_counts(label_map(logits), reference, len(classes))
+            dices.append([dice(c) for c in counts])
+            fractions.append([c["predicted_voxels"] / reference.size for c in counts])
+        self._note("validation", "loss", "", np.mean(own))
+        self._note("validation", "cross_entropy", "", np.mean(yardstick))
+        scores = []
+        for c, name in enumerate(classes):
+            self._note("validation", "predicted_fraction", name, np.mean(fractions, axis=0)[c])
+            present = [row[c] for row in dices if not math.isnan(row[c])]
+            if c and present:
+                scores.append(np.mean(present))
+                self._note("validation", "dice", name, scores[-1])
+        score = float(np.mean(scores)) if scores else 0.0
+        # of equal scores the later one counts: a run that never leaves 0 has learnt longest
+        if self.best is None or score >= self.best[0]:
+            weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+            self.best = (score, self.step, weights)
+        self.seconds["validation"] += time.perf_counter() - started
+        self._report(score)
+
+    def evaluate(self) -> None:
+        """Scores every test case with the last and the best weights."""
+        started = time.perf_counter()
+        last = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        checkpoints = {"last": (self.step, last)}
+        if self.best:
+            checkpoints["best"] = self.best[1:]
+        scored: dict[int, tuple] = {}
+        for checkpoint, (step, weights) in checkpoints.items():
+            if step not in scored:
+                self.network.load_state_dict(weights)
+                scored[step] = self._score_test()
+            rows, predictions = scored[step]
+            self.record.cases += [{"checkpoint": checkpoint} | row for row in rows]
+            if checkpoint == self.study.comparison.checkpoint:
+                self.record.predictions = predictions
+        self.seconds["evaluation"] = time.perf_counter() - started
+        self.record.status["evaluation_seconds"] = self.seconds["evaluation"]
+
+    def _score_test(self) -> tuple[list[dict], dict[str, np.ndarray]]:
+        rows, predictions = [], {}
+        for case, logits in self._predictions("test"):
+            predicted = label_map(logits)
+            predictions[case.name] = predicted
+            rows += [
+                {"case": case.name, "subject": case.subject} | row
+                for row in score_case(
+                    predicted,
+                    self.prepared.label(case),
+                    classes=self.prepared.classes,
+                    spacing=case.spacing,
+                    nsd_tolerance=self.study.evaluation.nsd_tolerance,
+                )
+            ]
+        return rows, predictions
+
+    def _note(self, split: str, quantity: str, name: str, value: float) -> None:
+        self.record.curve.append((self.step, split, quantity, name, float(value)))
+
+    def _report(self, score: float) -> None:
+        """A progress line: step, loss, rate, validation Dice, time left."""
+        steps = self.study.training.steps
+        loss = [v for s, split, q, _, v in self.record.curve if (split, q) == ("train", "loss")]
+        spent = self.seconds["training"] + self.seconds["validation"]
+        left = spent / self.step * (steps - self.step) if self.step else math.nan
+        LOG.info(
+            "%s: step %d/%d  loss %s  rate %.2e  validation Dice %.3f  %s left",
+            self.name,
+            self.step,
+            steps,
+            f"{loss[-1]:.4f}" if loss else "-",
+            self.optimizer.param_groups[0]["lr"],
+            score,
+            "-" if math.isnan(left) else f"{left:.0f} s",
+        )
+
+
+def _schedule(optimizer, kind: str, peak: float, steps: int):
+    if kind == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1)
+    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
