@@ -179,7 +179,9 @@ class Combo(Dice):
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         dice = 1 - super().compute(logits, labels, valid)
         positive = cross_entropy(logits, labels, reduction="none")  # -log p of the label's class
-        negative = -log_complement(logits).scatter(1, labels.unsqueeze(1), 0).sum(1)
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        is_label = labels.unsqueeze(-1).eq(classes).movedim(-1, 1)
+        negative = -log_complement(logits).masked_fill(is_label, 0).sum(1)
         terms = (self.beta * positive + (1 - self.beta) * negative) / logits.shape[1]
         return self.alpha * weighted_mean(terms, valid) - (1 - self.alpha) * dice
 
@@ -187,10 +189,11 @@ class Combo(Dice):
 def log_complement(logits: Tensor) -> Tensor:
     """log(1 - softmax) along dimension 1, exact where the softmax rounds to 1.
 
-    1 - p of a class is the summed probability of the others, so no clamp is needed, and a voxel
-    that is confidently wrong keeps its gradient.
+    At most one class has p > 1/2. Its 1 - p is the summed probability of the others, so no clamp is
+    needed, and a voxel that is confidently wrong keeps its gradient.
     """
     log_p = logits.log_softmax(1)
-    classes = range(logits.shape[1])
-    others = [log_p[:, [k for k in classes if k != c]].logsumexp(1) for c in classes]
-    return torch.stack(others, 1)
+    p = log_p.exp()
+    top = p > 0.5
+    others = log_p.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.where(top, others, torch.log1p(-p.masked_fill(top, 0)))

@@ -282,7 +282,7 @@ def _comparisons(losses, summary, seeds, cases) -> pd.DataFrame:
     rows = []
     for checkpoint in ("best", "last"):
         table = summary[summary["checkpoint"] == checkpoint].set_index("loss")
-        wanted = [("reference", loss.label, "dice_ce", "") for loss in losses]
+        wanted = [("reference", loss.label, losses[0].label, "") for loss in losses]
         wanted += [("correction", loss.twin, loss.label, REASON) for loss in losses if loss.twin]
         for contrast, label, against, reason in wanted:
             if label == against:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from workflow.reporting import text
+from workflow.reporting import text, wording
 from workflow.reporting.study_tables import FLOOR, Study
 
 
@@ -117,7 +117,7 @@ def test_floor_is_neither_ranked_nor_counted() -> None:
     ("difference", "p_holm", "wording"),
     [
         (0.5, 0.01, "gains over Generalized Dice graph (published) (+0.50 [+0.40, +0.60])"),
-        (-0.5, 0.01, f"loses to Generalized Dice graph (published) ({text.MINUS}0.50"),
+        (-0.5, 0.01, f"loses to Generalized Dice graph (published) ({wording.MINUS}0.50"),
         (0.05, 0.4, "is not separable from Generalized Dice graph (published) (+0.05"),
         (math.nan, math.nan, "cannot be compared with Generalized Dice graph (published)"),
     ],
@@ -175,21 +175,21 @@ def test_holm_decides_before_the_interval() -> None:
     ],
 )
 def test_labels_are_readable(label: str, name: str) -> None:
-    assert text.readable(label) == name
+    assert wording.readable(label) == name
 
 
 def test_numbers() -> None:
-    assert text.number(-0.001) == "0.00"
-    assert text.number(-0.5) == f"{text.MINUS}0.50"
-    assert text.number(math.nan) == text.number(math.inf) == text.DASH
-    assert text.signed(0.25, 1) == "+0.2"
-    assert text.signed(0.001) == "0.00"
-    assert text.interval(math.nan, 1) == ""
-    assert text.percent(0.00009) == "0.01 %"
-    assert text.percent(1.0) == "100 %"
-    assert text.p_value(0.0001) == "< 0.001"
-    assert text.listing(["a", "b", "c"]) == "a, b and c"
-    assert text.shortened(list("abcdefgh"), 3) == "a, b, c and 5 more"
+    assert wording.number(-0.001) == "0.00"
+    assert wording.number(-0.5) == f"{wording.MINUS}0.50"
+    assert wording.number(math.nan) == wording.number(math.inf) == wording.DASH
+    assert wording.signed(0.25, 1) == "+0.2"
+    assert wording.signed(0.001) == "0.00"
+    assert wording.interval(math.nan, 1) == ""
+    assert wording.percent(0.00009) == "0.01 %"
+    assert wording.percent(1.0) == "100 %"
+    assert wording.p_value(0.0001) == "< 0.001"
+    assert wording.listing(["a", "b", "c"]) == "a, b and c"
+    assert wording.shortened(list("abcdefgh"), 3) == "a, b, c and 5 more"
 
 
 def test_titles_of_an_empty_study_say_so() -> None:

@@ -238,8 +238,7 @@ def _scores(
     row: dict[str, float] = {}
 
     def interval(name: str, endpoint: str, rows: pd.DataFrame, rare: str) -> None:
-        matrix = case_scores(rows, endpoint, rare).to_numpy()
-        estimate = statistics.crossed_mean(matrix.reshape(len(matrix), -1), confidence)
+        estimate = statistics.crossed_mean(case_scores(rows, endpoint, rare).to_numpy(), confidence)
         row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate[:3]
 
     interval("mean_dice", "mean_dice", cases, rarest)
@@ -296,8 +295,7 @@ def _difference(
     )
     difference = (a - b).dropna(axis=0, how="all").dropna(axis=1, how="any")
     seeds, count = difference.shape
-    matrix = difference.to_numpy().reshape(seeds, count)
-    return statistics.crossed_mean(matrix, confidence), seeds, count
+    return statistics.crossed_mean(difference.to_numpy(), confidence), seeds, count
 
 
 def _comparisons(study: Study, cases: pd.DataFrame, dataset: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,8 @@ from workflow.reporting.style import (
     nothing_to_show,
     styled,
 )
-from workflow.reporting.text import curves_title, readable
+from workflow.reporting.text import curves_title
+from workflow.reporting.wording import readable
 
 PANEL_LOSSES = 4
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from workflow.reporting import text
+from workflow.reporting import text, wording
 from workflow.reporting.study_tables import FLOOR, Study
 from workflow.reporting.style import (
     BLACK,
@@ -42,7 +42,7 @@ def _loss_axis(axis: Axes, labels: list[str], names: bool = True) -> None:
     """Losses from top to bottom with faint lines to follow."""
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.set_yticks(range(len(labels)))
-    axis.set_yticklabels([text.readable(label) for label in labels] if names else [])
+    axis.set_yticklabels([wording.readable(label) for label in labels] if names else [])
     axis.tick_params(axis="y", length=0)
     axis.set_axisbelow(True)
     axis.grid(axis="y", color=FAINT, linewidth=0.5)
@@ -139,7 +139,7 @@ def draw_heldout_dice(study: Study) -> Figure:
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
         axis.set_xlabel("Dice, held-out cases")
         held = cases[cases["class"] == name]["case"].nunique()
-        axis.set_title(f"{name}\nin {text.count(held, 'case')}")
+        axis.set_title(f"{name}\nin {wording.count(held, 'case')}")
     for axis in axes[1:]:
         axis.tick_params(labelleft=False)
     headline(figure, text.heldout_title(study))
@@ -252,7 +252,7 @@ def draw_published_corrected(study: Study) -> Figure:
 
 
 def _pair_name(old: str, fix: str) -> str:
-    return f"{text.readable(old)}\n→ {text.readable(fix)}"
+    return f"{wording.readable(old)}\n→ {wording.readable(fix)}"
 
 
 def _draw_difference(

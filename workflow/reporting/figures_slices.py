@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from workflow.reporting import text
+from workflow.reporting import text, wording
 from workflow.reporting.study_tables import Study
 from workflow.reporting.style import (
     BLACK,
@@ -132,10 +132,10 @@ def draw_cases(study: Study, kind: str) -> Figure:
 
 
 def _tile_title(label: str, score: float, width: int = 26) -> str:
-    name, published, _ = text.readable(label).partition(" (published)")
+    name, published, _ = wording.readable(label).partition(" (published)")
     name = name if len(name) <= width else f"{name[: width - 1]}…"
     told = "published, " if published else ""
-    return f"{name}\n{told}Dice {text.number(score)}"
+    return f"{name}\n{told}Dice {wording.number(score)}"
 
 
 def _class_handles(study: Study) -> list[Patch]:
@@ -172,8 +172,8 @@ def draw_dataset(study: Study) -> Figure:
         if name in sizes.index:
             size = sizes.loc[name]
             handle.set_label(
-                f"{name}: {text.percent(size['voxel_fraction'], 2)} of voxels, "
-                f"in {text.percent(size['prevalence'])} of cases"
+                f"{name}: {wording.percent(size['voxel_fraction'], 2)} of voxels, "
+                f"in {wording.percent(size['prevalence'])} of cases"
             )
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     headline(figure, text.dataset_title(study))

@@ -8,12 +8,15 @@ from xml.etree import ElementTree
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 
+ACTIVE = ("href", "src", "style", "actiontype")
+
 
 def mathml(latex: str) -> Markup:
     """A formula as MathML; as escaped source code where it cannot be converted.
 
     The converter passes angle brackets in text through as they are, so they are replaced before
-    it sees them, and what it returns is used only if it is well-formed XML of MathML elements.
+    it sees them, and what it returns is used only if it is well-formed XML of MathML elements
+    without a link or a handler, which LaTeX can ask for too.
     """
     source = latex.strip().strip("$")
     try:
@@ -22,7 +25,12 @@ def mathml(latex: str) -> Markup:
         tree = ElementTree.fromstring(code)
     except Exception:  # any formula that the converter or the parser does not know
         return Markup("<code>{}</code>").format(escape(latex))
-    namespace = "{http://www.w3.org/1998/Math/MathML}"
-    if not all(element.tag.startswith(namespace) for element in tree.iter()):
+    if not all(_harmless(element) for element in tree.iter()):
         return Markup("<code>{}</code>").format(escape(latex))
     return Markup(code)
+
+
+def _harmless(element: ElementTree.Element) -> bool:
+    inside = element.tag.startswith("{http://www.w3.org/1998/Math/MathML}")
+    names = [name.rpartition("}")[2].lower() for name in element.attrib]
+    return inside and not any(name in ACTIVE or name.startswith("on") for name in names)

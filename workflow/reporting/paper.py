@@ -8,8 +8,8 @@ from pathlib import Path
 import typst
 
 from workflow import files
+from workflow.reporting.paper_text import statements
 from workflow.reporting.study_tables import read_study
-from workflow.reporting.text import statements
 
 FIGURES = ("published_corrected", "collapse")
 
@@ -18,7 +18,7 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
     """Compile `source` (a .typ file) with the tables and figures of a study into a PDF.
 
     The document sees the study as the folder `study/` beside it: `study/tables/*.csv`,
-    `study/figures/*.svg` and `study/statements.json`, the sentences that `text` computes. It sees
+    `study/figures/*.svg` and `study/statements.json`, the sentences that `paper_text` computes. It sees
     no other file, so that nothing outside the study can enter the paper.
     """
     source, study_dir, out = Path(source), Path(study_dir), Path(out)

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from workflow import files
-from workflow.reporting import figures, text
+from workflow.reporting import figures, text, wording
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
@@ -57,15 +57,17 @@ def render(study: Study, figures_dir: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=text.number,
-        signed=text.signed,
-        percent=text.percent,
-        p_value=text.p_value,
-        readable=text.readable,
+        number=wording.number,
+        signed=wording.signed,
+        percent=wording.percent,
+        p_value=wording.p_value,
+        readable=wording.readable,
         mathml=mathml,
         finite=lambda value: value is not None and math.isfinite(value),
     )
-    environment.globals.update(estimate=text.estimate, interval=text.interval, count=text.count)
+    environment.globals.update(
+        estimate=wording.estimate, interval=wording.interval, count=wording.count
+    )
     template = environment.get_template("report.html.j2")
     return template.render(
         study=study,
@@ -160,7 +162,7 @@ def _card(card: Mapping[str, Any]) -> dict[str, Any]:
         rows["Corrected by" if published else "Corrects"] = ", ".join(twins)
     return {
         "label": card.get("label", ""),
-        "title": card.get("title") or text.readable(str(card.get("label", ""))),
+        "title": card.get("title") or wording.readable(str(card.get("label", ""))),
         "formula": str(card.get("formula") or ""),
         "published": published,
         "rows": rows,

@@ -190,7 +190,7 @@ def truth(column: pd.Series) -> pd.Series:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table of the contract; empty if the study did not leave it."""
-    if not path.is_file() or path.stat().st_size == 0:
+    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
         return pd.DataFrame()
     text = {name: str for name in TEXT_COLUMNS.get(path.stem, ())}
     # A class or case may be called "None" or "NA": only text columns need protection from pandas.

@@ -7,116 +7,23 @@ own wording ("cannot be separated", "cannot be judged"), and collapse is told be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from workflow.reporting.study_tables import FLOOR, Study
+from workflow.reporting.wording import (
+    count,
+    estimate,
+    listing,
+    number,
+    percent,
+    readable,
+    shortened,
+)
 
-MINUS = "\u2212"
-DASH = "\u2013"
-SPELLED = {
-    "bce": "BCE",
-    "ce": "CE",
-    "dice": "Dice",
-    "iou": "IoU",
-    "jaccard": "Jaccard",
-    "tversky": "Tversky",
-    "lovasz": "Lovász",
-    "topk": "TopK",
-    "hd": "HD",
-    "nll": "NLL",
-    "gdl": "GDL",
-    "fbeta": "F-beta",
-}
 GENERALIZED = "generalized_dice"
 QUESTION = "Which segmentation loss survives class imbalance?"
-SPLITS = ("train", "validation", "test")
-
-
-# Numbers and names
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number for people: fixed digits, a real minus sign, a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.removeprefix("-")
-    return text.replace("-", MINUS)
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A difference, with its sign."""
-    text = number(value, digits)
-    positive = value is not None and math.isfinite(value) and float(f"{value:.{digits}f}") > 0
-    return f"+{text}" if positive else text
-
-
-def interval(low: float, high: float, digits: int = 2, sign: bool = False) -> str:
-    """`[low, high]`, or nothing where no interval could be computed."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    show = signed if sign else number
-    return f"[{show(low, digits)}, {show(high, digits)}]"
-
-
-def estimate(value: float, low: float, high: float, sign: bool = False) -> str:
-    """`0.62 [0.58, 0.66]`."""
-    shown = signed(value) if sign else number(value)
-    return f"{shown} {interval(low, high, sign=sign)}".strip()
-
-
-def percent(value: float, digits: int = 0) -> str:
-    """A share as a percentage, with as many digits as keep it from reading zero."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    while value > 0 and digits < 4 and float(f"{100 * value:.{digits}f}") == 0:
-        digits += 1
-    return f"{100 * value:.{digits}f} %"
-
-
-def p_value(value: float) -> str:
-    if value is None or not math.isfinite(value):
-        return DASH
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def count(amount: int, noun: str, plural: str = "") -> str:
-    """`1 run`, `3 runs`, `no run`."""
-    if amount == 0:
-        return f"no {noun}"
-    return f"{amount} {noun if amount == 1 else plural or noun + 's'}"
-
-
-def listing(names: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    names = list(names)
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def shortened(names: Sequence[str], limit: int = 6) -> str:
-    """A list that stays readable: the first names, then how many more."""
-    if len(names) <= limit:
-        return listing(names)
-    return f"{', '.join(names[:limit])} and {len(names) - limit} more"
-
-
-def readable(label: str) -> str:
-    """A loss's label as people write it, still recognisable.
-
-    `published_generalized_dice_graph` becomes `Generalized Dice graph (published)`.
-    """
-    if label == FLOOR:
-        return "all background"
-    published = label.startswith("published_")
-    words = [SPELLED.get(word, word) for word in label.removeprefix("published_").split("_")]
-    name = " ".join(word for word in words if word) or label
-    name = name[0].upper() + name[1:]
-    return f"{name} (published)" if published else name
 
 
 # Judgements
@@ -511,85 +418,3 @@ def asked(study: Study) -> str:
         f"{told}. For one seed every loss starts from the same weights and sees the same patches "
         "in the same order."
     )
-
-
-def methods(study: Study) -> list[str]:
-    """How the study was run, as the paper tells it: only what the tables and settings hold."""
-    told = []
-    if len(study.dataset):
-        cases = study.dataset.drop_duplicates("split").set_index("split")["cases"]
-        parts = [f"{int(cases[name])} {name}" for name in SPLITS if name in cases.index]
-        told.append(
-            f"The data set {study.dataset_name} has {count(int(cases.max()), 'case')} "
-            f"({listing(parts)}), split by subject."
-        )
-        sizes = study.class_sizes()
-        sizes = sizes[sizes["class"].isin(study.classes)]
-        shares = [
-            f"{row['class']} fills {percent(row['voxel_fraction'], 2)} of the voxels and is in "
-            f"{percent(row['prevalence'])} of the cases"
-            for _, row in sizes.iterrows()
-        ]
-        told.append(f"Of the foreground classes, {listing(shares)}.")
-    training, network = (study.config.get(key) or {} for key in ("training", "network"))
-    if "channels" in network:
-        channels = ", ".join(str(width) for width in network["channels"])
-        norm = f" and {network['norm']} norm" if "norm" in network else ""
-        told.append(f"Every loss trains the same U-Net ({channels} channels{norm}).")
-    if {"steps", "learning_rate"} <= set(training):
-        batch = f" of {training['batch_size']} patches" if "batch_size" in training else ""
-        told.append(
-            f"A run takes {training['steps']} steps{batch} at a peak learning rate of "
-            f"{training['learning_rate']}; for one seed all losses start from the same weights "
-            "and see the same patches in the same order."
-        )
-    return told
-
-
-def limits(study: Study) -> list[str]:
-    """What this study cannot tell, from its own size."""
-    told = [f"One data set ({study.dataset_name}) and one network: another may rank otherwise."]
-    runs, cases = study.runs, study.chosen(study.cases)
-    seeds = int(runs["seed"].nunique()) if len(runs) else 0
-    held = int(cases["case"].nunique()) if len(cases) else 0
-    told.append(
-        f"{count(seeds, 'seed')} and {count(held, 'held-out case')}: the intervals show what "
-        "that leaves open, and a difference that is not separable is not shown to be zero."
-    )
-    if seeds == 1:
-        told.append("With a single seed nothing is known of how another start would end.")
-    if len(runs) and runs["learning_rate"].nunique() == 1:
-        told.append(
-            "All losses share one learning rate; tuned on their own, some may gain more than others."
-        )
-    if len(runs) and (runs["status"] != "ok").any():
-        told.append(
-            f"{status_line(study)} Scores are those of runs that have any, which flatters a loss "
-            "that breaks down."
-        )
-    return told
-
-
-def statements(study: Study) -> dict[str, object]:
-    """Everything that the paper says in words, computed; the paper adds no claim of its own."""
-    return {
-        "title": study.title,
-        "study": study.name,
-        "checkpoint": study.checkpoint,
-        "rarest": study.rarest,
-        "confidence": percent(study.confidence),
-        "floor": FLOOR,
-        "names": {label: readable(label) for label in (*study.losses, FLOOR)},
-        "asked": asked(study),
-        "verdict": verdict(study),
-        "status": status_line(study),
-        "methods": methods(study),
-        "limits": limits(study),
-        "results": [f"{title(study)}." for title in (ranking_title, collapse_title, heldout_title)],
-        "rules": rules(study),
-        "captions": {
-            "published_corrected": f"{correction_title(study)}. "
-            f"{caption(study, 'published_corrected')}",
-            "collapse": f"{collapse_title(study)}. {caption(study, 'collapse')}",
-        },
-    }

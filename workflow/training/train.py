@@ -279,8 +279,9 @@ class Trainer:
                 scores.append(np.mean(present))
                 self._note("validation", "dice", name, scores[-1])
         score = float(np.mean(scores)) if scores else 0.0
-        # of equal scores the later one counts: a run that never leaves 0 has learnt longest
-        if self.best is None or score >= self.best[0]:
+        # untrained weights are no candidate: their noise would beat a run that collapsed to 0;
+        # of equal scores the later one counts
+        if self.step and (self.best is None or score >= self.best[0]):
             weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
             self.best = (score, self.step, weights)
         self.seconds["validation"] += time.perf_counter() - started

@@ -1,0 +1,208 @@
+"""The tables, from run folders whose scores are known."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow.comparison import examples, tables
+from workflow.evaluation.metrics import SCORES
+from workflow.study import FLOOR, Study
+from workflow.training.train import Record
+
+CLASSES = ("background", "core", "rim")
+
+
+class Case:
+    def __init__(self, name, label):
+        self.name = self.subject = name
+        self.array = label
+        self.spacing = (1.0, 1.0, 1.0)
+        counts = np.bincount(label.ravel(), minlength=3)
+        self.voxels = dict(zip(CLASSES, counts.tolist(), strict=True))
+
+
+class Data:
+    """Stands for ``Prepared``: eight cases, the last of which lacks the rare class."""
+
+    name, classes, channels = "d", CLASSES, ("T1",)
+
+    def __init__(self):
+        self.cases = []
+        for index in range(8):
+            label = np.zeros((6, 6, 6), np.uint8)
+            label[1:4, 1:4, 1:4] = 1
+            if index < 7:
+                label[2, 2, 1:3] = 2
+            self.cases.append(Case(f"c{index}", label))
+
+    def label(self, case):
+        return case.array
+
+    def image(self, case):
+        return case.array[None].astype(np.float32)
+
+
+SPLITS = pd.DataFrame(
+    {
+        "case": [f"c{i}" for i in range(8)],
+        "subject": [f"c{i}" for i in range(8)],
+        "split": ["train", "train", "validation"] + ["test"] * 5,
+    }
+)
+STUDY = Study.model_validate(
+    {
+        "dataset": {"source": "folder", "name": "d", "root": "x"},
+        "seeds": [1, 2],
+        "losses": {
+            "dice_ce": {},
+            "generalized_dice": {},
+            "published_generalized_dice_graph": {},
+            "cross_entropy": {},
+        },
+    }
+)
+LEVEL = {"dice_ce": 0.8, "generalized_dice": 0.5, "published_generalized_dice_graph": 0.0}
+
+
+def rows(level):
+    generator = np.random.default_rng(round(level * 1000))
+    for checkpoint in ("last", "best"):
+        for case in Data().cases[3:]:
+            for name in CLASSES[1:]:
+                present = case.voxels[name] > 0
+                score = float(np.clip(level + generator.normal(0, 0.01), 0, 1)) if present else math.nan
+                yield {
+                    "checkpoint": checkpoint,
+                    "case": case.name,
+                    "subject": case.subject,
+                    "class": name,
+                    "reference_voxels": case.voxels[name],
+                    "predicted_voxels": 5,
+                    "tp": 1,
+                    "fp": 1,
+                    "fn": 1,
+                } | dict.fromkeys(SCORES, score)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    runs = {}
+    for loss in STUDY.losses:
+        for seed in STUDY.seeds:
+            failed = loss == "cross_entropy"
+            diverged = loss == "generalized_dice" and seed == 2
+            record = Record(
+                status={
+                    "status": "failed" if failed else "diverged" if diverged else "ok",
+                    "reason": "no reason" if failed else "",
+                    "steps": 5,
+                    "seconds": 36.0,
+                    "seconds_per_step": 0.1,
+                },
+                curve=[(0, "validation", "loss", "", 1.0)],
+                cases=[] if failed else list(rows(LEVEL[loss])),
+                predictions={} if failed else {c.name: c.array for c in Data().cases[3:]},
+            )
+            runs[loss, seed] = folder / loss / str(seed)
+            key = {"dataset": "d", "loss": loss, "learning_rate": 0.003, "seed": seed}
+            record.write(runs[loss, seed], key)
+    tables.write_all(STUDY, Data(), SPLITS, runs.values(), folder / "tables")
+    examples.write(STUDY, Data(), runs, folder / "tables")
+    return folder / "tables"
+
+
+@pytest.fixture(scope="module")
+def summary(out):
+    table = pd.read_csv(out / "summary.csv", keep_default_na=False, na_values=[""])
+    return table[table["checkpoint"] == "best"].set_index("loss")
+
+
+def test_every_loss_and_the_floor_have_a_row_best_first(summary):
+    assert list(summary.index) == [
+        "dice_ce", "generalized_dice", "published_generalized_dice_graph", FLOOR, "cross_entropy",
+    ]  # fmt: skip
+    assert summary.loc[FLOOR, "mean_dice"] == 0
+    assert math.isnan(summary.loc["cross_entropy", "mean_dice"])
+    assert summary.loc["cross_entropy", "failed"] == 2
+
+
+def test_means_and_intervals_are_those_of_the_runs(summary):
+    row = summary.loc["dice_ce"]
+    assert row["mean_dice"] == pytest.approx(0.8, abs=0.01)
+    assert row["mean_dice_low"] < row["mean_dice"] < row["mean_dice_high"]
+    assert row["dice_rim"] == row["rarest_dice"]
+
+
+def test_collapse_counts_divergence_and_missed_classes(summary, out):
+    assert summary.loc["published_generalized_dice_graph", "total"] == 2
+    assert summary.loc["generalized_dice", "collapsed"] == 1
+    assert summary.loc["dice_ce", "collapsed"] == 0
+    runs = pd.read_csv(out / "runs.csv").set_index(["loss", "seed"])
+    assert runs.loc[("generalized_dice", 2), "collapse"] == "partial"
+    assert runs.loc[("published_generalized_dice_graph", 1), "collapsed_classes"] == "core;rim"
+
+
+def test_tiers(summary):
+    assert list(summary["tier"]) == ["best", "separable", "collapsed", "floor", "failed"]
+
+
+def test_the_correction_is_compared_with_what_was_published(out):
+    comparisons = pd.read_csv(out / "comparisons.csv")
+    chosen = comparisons[
+        (comparisons["contrast"] == "correction")
+        & (comparisons["checkpoint"] == "best")
+        & (comparisons["endpoint"] == "mean_dice")
+    ]
+    assert list(chosen["loss"]) == ["generalized_dice"]
+    assert list(chosen["against"]) == ["published_generalized_dice_graph"]
+    assert chosen["difference"].item() == pytest.approx(0.5, abs=0.02)
+    assert chosen["reason"].str.len().item() > 20
+    assert (chosen["seeds"].item(), chosen["cases"].item()) == (2, 5)
+
+
+def test_holm_never_lowers_a_p_value(out):
+    comparisons = pd.read_csv(out / "comparisons.csv").dropna(subset=["p"])
+    assert (comparisons["p_holm"] >= comparisons["p"] - 1e-12).all()
+
+
+def test_absent_classes_are_an_endpoint_of_their_own(out):
+    absent = pd.read_csv(out / "absent.csv").set_index(["loss", "checkpoint"])
+    assert absent.loc[(FLOOR, "best"), "false_positive_rate"] == 0
+    assert absent.loc[("dice_ce", "best"), "cases"] == 2
+    assert absent.loc[("dice_ce", "best"), "false_positive_rate"] == 1
+
+
+def test_the_data_set_table_counts_voxels_and_presence(out):
+    dataset = pd.read_csv(out / "dataset.csv").set_index(["split", "class"])
+    assert dataset.loc[("all", "rim"), "prevalence"] == 7 / 8
+    assert dataset.loc[("train", "core"), "voxel_fraction"] == pytest.approx(25 / 216)
+    assert dataset.loc[("test", "core"), "cases"] == 5
+
+
+def test_cost_is_measured_on_runs_and_not_on_the_floor(out):
+    cost = pd.read_csv(out / "cost.csv").set_index("loss")
+    assert FLOOR not in cost.index
+    assert cost.loc["dice_ce", "core_hours"] == pytest.approx(2 * 36 / 3600)
+
+
+def test_slices_show_the_median_and_the_worst_case_for_every_loss_that_finished(out):
+    slices = pd.read_csv(out / "slices.csv")
+    with np.load(out / "slices.npz") as arrays:
+        assert set(slices["key"]) == set(arrays)
+    for kind in ("median", "worst"):
+        roles = list(slices.loc[slices["kind"] == kind, "role"])
+        assert roles == [
+            "image", "reference", "dice_ce", "generalized_dice",
+            "published_generalized_dice_graph",
+        ]  # fmt: skip
+    assert set(slices["kind"]) == {"dataset", "median", "worst"}
+
+
+def test_cards_are_json_with_the_options_used(out):
+    cards = json.loads((out / "cards.json").read_text())
+    assert [card["label"] for card in cards] == list(STUDY.losses)
+    assert all(card["formula"] for card in cards)

@@ -1,0 +1,140 @@
+"""One run: what it leaves behind, what it shares with other runs, and how it ends badly."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import losses
+from workflow.training import train as module
+from workflow.training.train import Run, train
+
+
+def run(study, prepared, splits, out, loss="dice_ce", seed=1):
+    status = train(study, prepared, splits, Run(loss, 3e-3, seed), out)
+    found = json.loads((out / "status.json").read_text())
+    assert found["status"] == status
+    return found, pd.read_csv(out / "curve.csv"), pd.read_csv(out / "cases.csv")
+
+
+def with_loss(study, monkeypatch, loss):
+    """The study with its losses replaced by one that a user might have written."""
+    monkeypatch.setattr(losses, "create", lambda name, **options: loss)
+    return study
+
+
+class Broken(torch.nn.Module):
+    def __init__(self, after, what):
+        super().__init__()
+        self.calls, self.after, self.what = 0, after, what
+
+    def forward(self, logits, labels):
+        value = torch.nn.functional.cross_entropy(logits, labels)
+        self.calls += torch.is_grad_enabled()
+        return self.what(value) if self.calls > self.after else value
+
+
+def raises(value):
+    raise RuntimeError("out of\n ideas")
+
+
+def test_a_run_leaves_whole_tables(study, prepared, splits, tmp_path):
+    status, curve, cases = run(study, prepared, splits, tmp_path)
+    assert status["status"] == "ok"
+    assert status["steps"] == 6
+    validation = curve[curve["split"] == "validation"]
+    assert sorted(validation["step"].unique()) == [0, 3, 6]
+    for quantity in ("loss", "cross_entropy", "dice", "predicted_fraction"):
+        assert set(validation[validation["quantity"] == quantity]["step"]) == {0, 3, 6}
+    fractions = validation[validation["quantity"] == "predicted_fraction"]
+    assert fractions.groupby("step")["value"].sum().to_numpy() == pytest.approx(1)
+    test = set(splits.loc[splits["split"] == "test", "case"])
+    assert set(cases["case"]) == test
+    assert set(cases["checkpoint"]) == {"best", "last"}
+    assert len(cases) == 2 * len(test) * 3
+    assert (cases["tp"] + cases["fn"] == cases["reference_voxels"]).all()
+    with np.load(tmp_path / "predictions.npz") as predictions:
+        assert set(predictions) == test
+
+
+def test_the_same_seed_gives_the_same_tables(study, prepared, splits, tmp_path):
+    first = run(study, prepared, splits, tmp_path / "a")
+    second = run(study, prepared, splits, tmp_path / "b")
+    for one, other in zip(first[1:], second[1:], strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_every_loss_of_a_seed_sees_the_same_weights_and_patches(
+    study, prepared, splits, tmp_path
+):
+    def hashes(loss, seed):
+        status, *_ = run(study, prepared, splits, tmp_path / f"{loss}{seed}", loss, seed)
+        return status["initial_weights_sha256"], status["patch_order_sha256"]
+
+    assert hashes("dice_ce", 1) == hashes("dice", 1) == hashes("weighted", 1)
+    weights, order = hashes("dice", 2)
+    assert weights != hashes("dice", 1)[0]
+    assert order != hashes("dice", 1)[1]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_loss_that_becomes_non_finite_is_diverged_and_still_scored(
+    study, prepared, splits, tmp_path, monkeypatch, number
+):
+    study = with_loss(study, monkeypatch, Broken(4, lambda value: value * number))
+    status, curve, cases = run(study, prepared, splits, tmp_path)
+    assert status["status"] == "diverged"
+    assert status["reason"] == f"the loss is {number} at step 5"
+    assert status["steps"] == 4
+    assert len(cases)
+    assert curve["step"].max() == 4
+
+
+def test_a_gradient_that_becomes_non_finite_is_diverged_before_the_weights_are(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    def infinite_slope(value):
+        return value * 0 + torch.sqrt((value - value.detach()).abs())
+
+    study = with_loss(study, monkeypatch, Broken(2, infinite_slope))
+    status, _, cases = run(study, prepared, splits, tmp_path)
+    assert status["status"] == "diverged"
+    assert "gradient norm" in status["reason"]
+    assert len(cases)
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (Broken(3, raises), "RuntimeError: out of ideas"),
+        (Broken(0, lambda value: value[None]), "the loss must be a scalar, its shape is (1,)"),
+    ],
+)
+def test_a_loss_that_raises_is_a_row_with_its_reason(
+    study, prepared, splits, tmp_path, monkeypatch, loss, reason
+):
+    study = with_loss(study, monkeypatch, loss)
+    status, curve, cases = run(study, prepared, splits, tmp_path)
+    assert status["status"] == "failed"
+    assert reason in status["reason"]
+    assert "\n" not in status["reason"]
+    assert list(cases.columns)[:4] == ["dataset", "loss", "learning_rate", "seed"]
+    assert cases.empty
+    assert not curve.empty
+
+
+def test_best_is_the_latest_of_the_best_validations(study, prepared, splits, tmp_path):
+    status, curve, _ = run(study, prepared, splits, tmp_path)
+    dice = curve[(curve["split"] == "validation") & (curve["quantity"] == "dice")]
+    by_step = dice.groupby("step")["value"].mean().drop(0)
+    best = by_step[by_step >= by_step.max() - 1e-12].index.max()
+    assert status["best_step"] == best
+
+
+def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="'cuda', which this machine does not have"):
+        module.networks.accelerator("cuda")
