@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -187,13 +188,14 @@ class Combo(Dice):
 
 
 def log_complement(logits: Tensor) -> Tensor:
-    """log(1 - softmax) along dimension 1, exact where the softmax rounds to 1.
+    """log(1 - softmax) along dimension 1, accurate where the softmax rounds to 1.
 
-    At most one class has p > 1/2. Its 1 - p is the summed probability of the others, so no clamp is
-    needed, and a voxel that is confidently wrong keeps its gradient.
+    1 - p of a class is summed from the probabilities of the other classes, before and after it, so
+    nothing cancels and a voxel that is confidently wrong keeps its gradient (in float32 up to a
+    logit 87 above the others).
     """
-    log_p = logits.log_softmax(1)
-    p = log_p.exp()
-    top = p > 0.5
-    others = log_p.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
-    return torch.where(top, others, torch.log1p(-p.masked_fill(top, 0)))
+    p = logits.softmax(1).unbind(1)
+    before = accumulate(p[:-1], initial=0)
+    after = reversed(list(accumulate(p[:0:-1], initial=0)))
+    others = torch.stack([b + a for b, a in zip(before, after, strict=True)], 1)
+    return others.clamp_min(torch.finfo(others.dtype).tiny).log()

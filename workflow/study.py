@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -322,9 +323,9 @@ def _named(label: str, entry: Any) -> Any:
 
 
 def _beside(entry: Any, folder: Path) -> Any:
-    """A loss of the user's own that lies beside the study, named by its absolute path.
+    """A loss of the user's own that lies beside the study, named by its path from here.
 
-    The resolved study lies elsewhere, so a relative name would be lost.
+    The resolved study lies elsewhere, so a name relative to the study would be lost.
     """
     if not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
         return entry
@@ -332,7 +333,7 @@ def _beside(entry: Any, folder: Path) -> Any:
     if not colon:
         return entry
     file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
-    return entry | {"name": f"{file.resolve()}:{cls}"} if file.is_file() else entry
+    return entry | {"name": f"{os.path.relpath(file)}:{cls}"} if file.is_file() else entry
 
 
 def _plain(value: Any) -> Any:

@@ -50,6 +50,8 @@ def test_tversky_is_that_of_monai(include_background, batch):
 @pytest.mark.parametrize("batch", [True, False])
 def test_generalized_dice_is_that_of_monai(weighting, include_background, batch, lacking):
     _, labels = sample(5, 4, 3)
+    labels[1][labels[1] == 3] = 0
+    labels[1, 0, 0, 0] = 3  # so the largest weights of the two images are far apart
     if lacking is not None:
         labels[lacking][labels[lacking] == 2] = 0  # absent from one image, not from the batch
     options = dict(include_background=include_background, batch=batch)

@@ -70,7 +70,7 @@ def cards(study: Study) -> list[dict]:
     for label, entry in study.losses.items():
         card = losses.card(entry.name)
         texts = {field.name: getattr(card, field.name) for field in dataclasses.fields(card)}
-        texts["defaults"] = dict(card.defaults)
+        texts |= {"published": card.published, "defaults": dict(card.defaults)}
         found.append({"label": label} | texts | {"options": texts["defaults"] | entry.options})
     return found
 

@@ -18,8 +18,8 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
     """Compile `source` (a .typ file) with the tables and figures of a study into a PDF.
 
     The document sees the study as the folder `study/` beside it: `study/tables/*.csv`,
-    `study/figures/*.svg` and `study/statements.json`, the sentences that `paper_text` computes. It sees
-    no other file, so that nothing outside the study can enter the paper.
+    `study/figures/*.svg` and `study/statements.json`, the sentences of `paper_text`. It sees no
+    other file, so that nothing outside the study can enter the paper.
     """
     source, study_dir, out = Path(source), Path(study_dir), Path(out)
     project = {"main.typ": source.read_bytes()}

@@ -75,7 +75,7 @@ def render(study: Study, figures_dir: Path) -> str:
         status=text.status_line(study),
         asked=text.asked(study),
         notes=text.ranking_notes(study),
-        tier_names={"separable": "below the best"},
+        tier_names={"separable": "below"},
         figures={name: _figure(study, figures_dir, name) for name in TITLES},
         ranking=_records(study.ranked),
         pairs=[_pair(study, old, fix) for old, fix in study.pairs()],

@@ -12,7 +12,8 @@ rule configure:
         config=f"{RESULTS}/config.yaml",
         environment=f"{RESULTS}/environment.json",
     params:
-        study=STUDY.as_yaml(),
+        # a function, because braces in a plain string would be taken for wildcards
+        study=lambda wildcards: STUDY.as_yaml(),
     log:
         f"{RESULTS}/logs/configure.log",
     shell:

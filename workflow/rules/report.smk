@@ -28,13 +28,13 @@ rule report:
     input:
         rules.compare.output,
         rules.figures.output,
+        templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         config=rules.configure.output.config,
         environment=rules.configure.output.environment,
     output:
         update(f"{RESULTS}/report.html"),
     params:
         code=code("workflow/reporting"),
-        templates=[f.read_text() for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         study=RESULTS,
     log:
         f"{RESULTS}/logs/report.log",
@@ -50,6 +50,7 @@ rule paper:
     output:
         update(f"{RESULTS}/paper.pdf"),
     params:
+        code=code("workflow/reporting"),
         study=RESULTS,
     log:
         f"{RESULTS}/logs/paper.log",

@@ -1,0 +1,115 @@
+"""The real workflow on a study that trains for seconds, in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PARTS = ("Snakefile", "workflow", "losses", "paper", "profiles", "config")
+STUDY = """
+title: A tiny study
+dataset:
+  source: phantom
+  name: tiny
+  phantom:
+    subjects: 8
+    shape: [24, 24, 24]
+    spacing: 8.0
+    prevalence: {edema: 1.0, necrotic core: 0.5, enhancing rim: 0.5}
+splits: {train: 0.5, validation: 0.25, test: 0.25}
+network: {channels: [4, 8], strides: [2]}
+training: {steps: 6, patch_size: [16, 16, 16], validate_every: 3}
+evaluation: {window: [24, 24, 24], nsd_tolerance: 8.0}
+comparison: {reference_loss: dice}
+seeds: [1]
+losses:
+  dice: {}
+  lovasz_softmax: {}
+  generalized_dice: {}
+  published_generalized_dice_graph: {}
+  raises: {name: "mine.py:Raises"}
+"""
+MINE = """
+import torch
+class Raises(torch.nn.Module):
+    def forward(self, logits, labels):
+        raise RuntimeError("no such idea")
+"""
+
+
+class Project:
+    """A copy of the project with a study in it."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.study = root / "tiny.yaml"
+        self.results = root / "results" / "tiny"
+
+    def snakemake(self, *words: str, study: Path | None = None) -> subprocess.CompletedProcess:
+        return self._run(
+            "-m", "snakemake", "--cores", "2", *words, "--configfile", str(study or self.study)
+        )
+
+    def workflow(self, *words: str) -> subprocess.CompletedProcess:
+        return self._run("-m", "workflow", *words)
+
+    def _run(self, *words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=280,
+        )
+
+    def planned(self, *words: str) -> dict[str, set[str]]:
+        """The jobs that Snakemake would run: rule -> labels of losses ('' without one)."""
+        done = self.snakemake("--dry-run", "--quiet", "host", *words)
+        assert done.returncode == 0, done.stdout
+        jobs: dict[str, set[str]] = {}
+        for block in re.split(r"\n(?=\[|(?:local)?rule )", done.stdout):
+            if rule := re.search(r"^(?:local)?rule (\w+):", block, re.M):
+                loss = re.search(r"wildcards: loss=([^,]+)", block)
+                jobs.setdefault(rule.group(1), set()).add(loss.group(1) if loss else "")
+        return jobs
+
+
+def copy(folder: Path) -> Project:
+    folder.mkdir()
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / part)
+    (folder / "tiny.yaml").write_text(STUDY)
+    (folder / "mine.py").write_text(MINE)
+    return Project(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A copy in which nothing has run."""
+    return copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A copy whose study has run to its report; tests must leave it as it is."""
+    project = copy(tmp_path_factory.mktemp("workflow") / "project")
+    project.first = project.snakemake()
+    return project
+
+
+@pytest.fixture
+def changed(finished, tmp_path):
+    """A copy of the finished project that a test may change."""
+    shutil.copytree(finished.root, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")

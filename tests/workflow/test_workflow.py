@@ -1,0 +1,223 @@
+"""The workflow as a user meets it: what it makes, what it repeats, and what it refuses."""
+
+import gzip
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+AFTER_TRAINING = {"all", "compare", "figures", "report", "paper"}
+
+
+def touch_everything(root):
+    for part in ("workflow", "losses", "paper", "config"):
+        for path in (root / part).rglob("*"):
+            if path.is_file():
+                path.touch()
+
+
+def test_one_command_makes_tables_figures_report_and_paper(finished):
+    assert finished.first.returncode == 0, finished.first.stdout
+    assert "report: results/tiny/report.html" in finished.first.stdout
+    for name in ("report.html", "paper.pdf", "config.yaml", "environment.json", "splits.csv"):
+        assert (finished.results / name).stat().st_size > 0
+    for name in ("runs", "curves", "cases", "summary", "comparisons", "cost", "absent", "dataset"):
+        assert len(pd.read_csv(finished.results / "tables" / f"{name}.csv")), name
+    assert list((finished.results / "figures").glob("*.svg"))
+
+
+def test_progress_is_visible_while_it_runs(finished):
+    assert "dice seed 1: step 3/6  loss" in finished.first.stdout
+    assert "steps (100%) done" in finished.first.stdout
+
+
+def test_a_loss_that_raises_is_a_row_and_the_report_is_still_built(finished):
+    runs = pd.read_csv(finished.results / "tables" / "runs.csv").set_index("loss")
+    assert runs.loc["raises", "status"] == "failed"
+    assert runs.loc["raises", "reason"] == "RuntimeError: no such idea"
+    assert runs.loc["dice", "status"] == "ok"
+    assert "no such idea" in (finished.results / "report.html").read_text()
+    log = finished.results / "logs" / "train" / "raises-lr-0.003-seed-1.log"
+    assert "Traceback" in log.read_text()
+
+
+def test_the_floor_stands_in_the_tables(finished):
+    for name in ("runs", "cases", "summary"):
+        table = pd.read_csv(finished.results / "tables" / f"{name}.csv")
+        assert "all_background" in set(table["loss"]), name
+
+
+def test_every_loss_of_a_seed_saw_the_same_weights_and_patches(finished):
+    runs = pd.read_csv(finished.results / "tables" / "runs.csv")
+    trained = runs[(runs["steps"] == 6)]
+    assert len(trained) == 4
+    for column in ("initial_weights_sha256", "patch_order_sha256"):
+        assert trained.groupby("seed")[column].nunique().eq(1).all()
+
+
+def test_a_second_call_does_nothing_nor_does_one_after_touching_every_source(changed):
+    assert changed.planned() == {}
+    touch_everything(changed.root)
+    assert changed.planned() == {}
+
+
+def test_a_comment_in_a_loss_retrains_nothing(changed):
+    file = changed.root / "losses" / "lovasz.py"
+    file.write_text(file.read_text() + "\n# a remark\n")
+    assert changed.planned() == {}
+
+
+def test_editing_a_loss_retrains_the_losses_of_its_file_and_nothing_else(changed):
+    file = changed.root / "losses" / "lovasz.py"
+    file.write_text(file.read_text() + "\nEDITED = True\n")
+    jobs = changed.planned()
+    assert jobs["train"] == {"lovasz_softmax"}
+    assert set(jobs) <= AFTER_TRAINING | {"train"}
+
+
+def test_editing_a_loss_of_the_users_own_retrains_it(changed):
+    file = changed.root / "mine.py"
+    file.write_text(file.read_text().replace("idea", "plan"))
+    assert changed.planned()["train"] == {"raises"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "trained"),
+    [
+        ("A tiny study", "Another title", None),
+        ("  dice: {}", "  dice: {smooth_nr: 1.0}", {"dice"}),
+        ("seeds: [1]", "seeds: [1, 2]", {"dice", "lovasz_softmax", "generalized_dice",
+                                         "published_generalized_dice_graph", "raises"}),
+        ("  lovasz_softmax: {}\n", "", None),
+    ],
+)  # fmt: skip
+def test_a_changed_key_retrains_what_it_affects(changed, old, new, trained):
+    changed.study.write_text(changed.study.read_text().replace(old, new))
+    jobs = changed.planned()
+    assert jobs.get("train") == trained
+    assert "report" in jobs
+    assert "prepare" not in jobs
+
+
+def test_a_lost_run_is_repeated_and_equals_the_first(changed):
+    folder = changed.results / "runs" / "tiny" / "dice" / "lr-0.003" / "seed-1"
+    before = {name: (folder / name).read_bytes() for name in ("curve.csv", "cases.csv")}
+    shutil.rmtree(folder)
+    assert changed.planned()["train"] == {"dice"}
+    done = changed.snakemake()
+    assert done.returncode == 0, done.stdout
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_single_keys_are_replaced_on_the_command_line(fresh):
+    jobs = fresh.planned("--config", "seeds=[5,6]", "training={steps: 4}")
+    assert len(jobs["train"]) == 5
+    done = fresh.snakemake("results/tiny/config.yaml", "--config", "training={steps: 4}")
+    assert done.returncode == 0, done.stdout
+    text = (fresh.results / "config.yaml").read_text()
+    assert "steps: 4" in text
+    assert "batch_size: 2" in text
+
+
+def test_an_unknown_key_stops_before_anything_is_written(fresh):
+    fresh.study.write_text(fresh.study.read_text().replace("seeds:", "sees:"))
+    done = fresh.snakemake()
+    assert done.returncode != 0
+    assert "sees: unknown key; did you mean 'seeds'" in done.stdout
+    assert not (fresh.root / "results").exists()
+
+
+def test_check_tells_what_a_study_holds(fresh):
+    done = fresh.workflow("check", "tiny.yaml")
+    assert done.returncode == 0, done.stdout
+    assert "5 losses x 1 seeds = 5 runs" in done.stdout
+    assert "8 cases, classes background, edema" in done.stdout
+    assert not (fresh.root / "results").exists()
+
+
+def folder_study(finished, fresh):
+    """The study on a copy of the phantom, as a user's own folder."""
+    source = next((finished.root / "resources").glob("tiny-*/phantom"))
+    shutil.copytree(source, fresh.root / "mydata")
+    text = fresh.study.read_text()
+    head, _, rest = text.partition("dataset:")
+    rest = rest[rest.index("splits:") :]
+    fresh.study.write_text(
+        head + "dataset: {source: folder, name: mine, root: mydata}\n" + rest
+    )
+    return fresh.root / "mydata"
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def halve_a_label(path):
+    image = nibabel.load(path)
+    voxels = np.asarray(image.dataobj).astype(np.float32)
+    voxels[voxels > 0] -= 0.5
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(voxels, image.affine).to_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("folder", "damage", "word"),
+    [
+        ("imagesTr", truncate, "phantom_002.nii.gz"),
+        ("labelsTr", flip_a_bit, "phantom_002.nii.gz"),
+        ("labelsTr", halve_a_label, "integer"),
+    ],
+)
+def test_damaged_data_stop_the_workflow_before_training(finished, fresh, folder, damage, word):
+    data = folder_study(finished, fresh)
+    damage(data / folder / "phantom_002.nii.gz")
+    checked = fresh.workflow("check", "tiny.yaml")
+    assert checked.returncode == 1
+    assert "phantom_002" in checked.stdout
+    assert word in checked.stdout
+    assert "Traceback" not in checked.stdout
+    done = fresh.snakemake()
+    assert done.returncode != 0
+    assert "phantom_002" in done.stdout
+    assert not (fresh.results / "runs").exists()
+    assert not list((fresh.root / "resources").rglob("*.npy"))
+
+
+def test_a_missing_folder_is_named(fresh):
+    fresh.study.write_text(
+        fresh.study.read_text().replace("source: phantom", "source: folder\n  root: nowhere")
+    )
+    for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake()):
+        assert done.returncode != 0
+        assert "nowhere" in done.stdout
+        assert "Traceback" not in done.stdout
+
+
+def test_a_users_folder_is_prepared_split_by_patient_and_merged(finished, fresh):
+    folder_study(finished, fresh)
+    text = fresh.study.read_text().replace(
+        "root: mydata}", "root: mydata, subject: '_(\\d+)$', labels: {lesion: [1, 3]}}"
+    )
+    fresh.study.write_text(text)
+    done = fresh.snakemake("results/tiny/splits.csv")
+    assert done.returncode == 0, done.stdout
+    splits = pd.read_csv(fresh.results / "splits.csv", dtype=str)
+    assert set(splits["subject"]) == {f"{i:03d}" for i in range(1, 9)}
+    prepared = json.loads(next((fresh.root / "resources").rglob("prepared.json")).read_text())
+    assert prepared["classes"] == ["background", "lesion"]
+
+
+def test_a_study_folder_that_is_not_writable_is_named(fresh, monkeypatch, tmp_path):
+    (fresh.root / "results").write_text("a file where the folder should be")
+    for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake()):
+        assert done.returncode != 0
+        assert "results" in done.stdout
+        assert "not writable" in done.stdout or "Not a directory" in done.stdout
