@@ -1,5 +1,6 @@
 """rareclass: which segmentation loss survives class imbalance? A table of contents."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from snakemake.exceptions import WorkflowError
 # the form `import workflow.x` would overwrite Snakemake's own name `workflow`
 from workflow import paths, provenance
 from workflow.study import StudyError, load
-
 
 # a study replaces the default one as a whole, so Snakemake's merging `configfile:` is not used
 study_files = list(map(Path, workflow.config_settings.configfiles)) or [
@@ -24,12 +24,17 @@ except StudyError as error:
 NAME = study_files[0].stem
 RESULTS = str(paths.results(NAME))
 RESOURCES = str(paths.resources(STUDY))
-PYTHON = sys.executable
-CODE = Path(workflow.basedir)
+# relative, so that a moved project reruns nothing
+CODE = Path(os.path.relpath(workflow.basedir))
+
+# `python` in a rule is the interpreter that runs Snakemake, also where no environment is activated
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 
-# every job runs in the environment that Snakemake itself runs in (see environment.yml)
-container: None
+# Jobs run in the environment that Snakemake itself runs in, whose packages environment.yml and
+# constraints.txt pin. This names the system they were tested on; with `--sdm apptainer` give an
+# image in which they are installed.
+container: "docker://python:3.11-bookworm"
 
 
 wildcard_constraints:
@@ -44,12 +49,13 @@ localrules:
 
 
 rule all:
+    default_target: True
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/paper.pdf",
-    default_target: True
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/compare.smk"

@@ -613,7 +613,8 @@ class PublishedCombo(BinaryLoss):
         reason="The sign is flipped: the code returns minus the combo loss, so minimising it "
         "raises the cross-entropy and lowers Dice. Alpha multiplies both terms of the "
         "cross-entropy instead of the positive one only. In float32 the clamp at 1 - 1e-9 is 1, "
-        "so a saturated sigmoid (logit above 17) gives 0 * log 0 = NaN.",
+        "so a saturated sigmoid (logit above 17) gives NaN on a positive voxel (0 log 0) and -inf "
+        "on a negative one.",
         runs_as_is="Yes, without an error; the source itself doubts it. The arguments alpha and "
         "beta are never used (the constants ALPHA and CE_RATIO are): alpha here is ALPHA.",
     )

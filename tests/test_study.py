@@ -156,7 +156,11 @@ def test_a_loss_beside_the_study_is_found_wherever_the_resolved_study_lies(tmp_p
         "    def forward(self, logits, labels):\n"
         "        return self.scale * torch.nn.functional.cross_entropy(logits, labels)\n"
     )
-    entries = {"dice_ce": {}, "a": {"name": "mine:Mine", "scale": 2.0}, "b": {"name": "mine.py:Mine"}}
+    entries = {
+        "dice_ce": {},
+        "a": {"name": "mine:Mine", "scale": 2.0},
+        "b": {"name": "mine.py:Mine"},
+    }
     study = load(write(tmp_path, losses=entries))
     elsewhere = tmp_path / "results" / "config.yaml"
     elsewhere.parent.mkdir()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -128,28 +127,22 @@ def _schema(_options) -> None:
 def _add_configure(commands) -> None:
     parser = commands.add_parser("configure", help="write the resolved study and its environment")
     parser.add_argument("content", help="the resolved study as YAML text")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("environment", type=Path)
+    parser.add_argument("--log")
     parser.set_defaults(run=_configure)
 
 
 def _configure(options) -> None:
     from workflow import files, provenance
 
-    if not os.access(_existing_parent(options.out), os.W_OK):
-        raise PermissionError(13, "the study's folder is not writable", str(options.out))
-    files.write_text(options.out / "config.yaml", options.content)
-    files.write_json(options.out / "environment.json", provenance.environment())
-
-
-def _existing_parent(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+    files.write_text(options.config, options.content)
+    files.write_json(options.environment, provenance.environment())
 
 
 def _add_dataset(commands) -> None:
     parser = _job(commands, "dataset", _dataset, "write the phantom or download a Decathlon task")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="its dataset.json")
 
 
 def _dataset(options) -> None:
@@ -158,28 +151,25 @@ def _dataset(options) -> None:
 
     dataset = study.load(options.study).dataset
     if dataset.source == "phantom":
-        phantom.write(dataset.phantom, options.out)
+        phantom.write(dataset.phantom, options.out.parent)
     else:
-        decathlon.fetch(dataset.task, options.out.parent)
+        decathlon.fetch(dataset.task, options.out.parent.parent)
 
 
 def _add_prepare(commands) -> None:
     parser = _job(commands, "prepare", _prepare, "verify a data set and write its arrays")
-    parser.add_argument("root", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="prepared.json; the arrays go beside it")
 
 
 def _prepare(options) -> None:
-    from workflow import check, study
+    from workflow import check, paths, study
     from workflow.data.prepare import prepare
 
     configuration = study.load(options.study)
-    data = check.read_dataset(configuration.dataset, options.root)
+    data = check.read_dataset(configuration.dataset, paths.raw(configuration))
     classes, lookup = check.classes_of(configuration.dataset, data)
-    prepared = prepare(
-        data, options.out, classes, lookup, configuration.training.patch_size
-    )
-    _say("%s: %d cases verified and prepared", options.root, len(prepared.cases))
+    prepared = prepare(data, options.out.parent, classes, lookup, configuration.training.patch_size)
+    _say("%s: %d cases verified and prepared", data.root, len(prepared.cases))
     for warning in prepared.warnings:
         _say("warning: %s", warning)
 
@@ -194,7 +184,7 @@ def _split(options) -> None:
     from workflow import check, files, study
     from workflow.data.prepare import load_prepared
 
-    splits = check.split(study.load(options.study).splits, load_prepared(options.prepared))
+    splits = check.split(study.load(options.study).splits, load_prepared(options.prepared.parent))
     files.write_table(options.out, splits)
 
 
@@ -202,7 +192,7 @@ def _add_train(commands) -> None:
     parser = _job(commands, "train", _train, "train and score one run")
     parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="status.json; the other files go beside it")
     parser.add_argument("--loss", required=True, help="label of the loss in the study")
     parser.add_argument("--rate", required=True, type=float, help="learning rate")
     parser.add_argument("--seed", required=True, type=int)
@@ -214,19 +204,18 @@ def _train(options) -> None:
     from workflow.data.splits import check_splits
     from workflow.training import train
 
-    prepared = load_prepared(options.prepared)
+    prepared = load_prepared(options.prepared.parent)
     splits = _read_splits(options.splits)
     check_splits(splits, prepared)
     run = train.Run(options.loss, options.rate, options.seed)
-    train.train(study.load(options.study), prepared, splits, run, options.out)
+    train.train(study.load(options.study), prepared, splits, run, options.out.parent)
 
 
 def _add_compare(commands) -> None:
     parser = _job(commands, "compare", _compare, "make the tables of a study from its runs")
     parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
-    parser.add_argument("runs", type=Path, help="the study's folder of runs")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="cards.json; the tables go beside it")
 
 
 def _compare(options) -> None:
@@ -235,16 +224,16 @@ def _compare(options) -> None:
     from workflow.data.prepare import load_prepared
 
     configuration = study.load(options.study)
-    prepared = load_prepared(options.prepared)
+    prepared = load_prepared(options.prepared.parent)
     runs = {
-        (loss, seed): options.runs / paths.run(configuration, loss, seed)
+        (loss, seed): options.study.parent / "runs" / paths.run(configuration, loss, seed)
         for loss in configuration.losses
         for seed in configuration.seeds
     }
     tables.write_all(
-        configuration, prepared, _read_splits(options.splits), runs.values(), options.out
+        configuration, prepared, _read_splits(options.splits), runs.values(), options.out.parent
     )
-    examples.write(configuration, prepared, runs, options.out)
+    examples.write(configuration, prepared, runs, options.out.parent)
 
 
 def _read_splits(path: Path):
@@ -260,7 +249,7 @@ def _add_figures(commands) -> None:
 def _figures(options) -> None:
     from workflow.reporting import figures
 
-    figures.write_all(options.study)
+    figures.write_all(options.study.parent)
 
 
 def _add_report(commands) -> None:
@@ -270,7 +259,7 @@ def _add_report(commands) -> None:
 def _report(options) -> None:
     from workflow.reporting import report
 
-    _say("report: %s", report.build(options.study))
+    _say("report: %s", report.build(options.study.parent))
 
 
 def _add_paper(commands) -> None:
@@ -282,7 +271,7 @@ def _add_paper(commands) -> None:
 def _paper(options) -> None:
     from workflow.reporting import paper
 
-    paper.compile(options.source, options.study, options.out)
+    paper.compile(options.source, options.study.parent, options.out)
 
 
 if __name__ == "__main__":

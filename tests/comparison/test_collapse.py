@@ -7,7 +7,9 @@ from workflow.comparison.collapse import collapsed_classes, grade
 
 
 def cases(**dices):
-    return pd.DataFrame([(c, d) for c, values in dices.items() for d in values], columns=["class", "dice"])
+    return pd.DataFrame(
+        [(c, d) for c, values in dices.items() for d in values], columns=["class", "dice"]
+    )
 
 
 def test_more_than_half_of_the_present_cases_below_the_threshold():

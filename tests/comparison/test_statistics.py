@@ -85,5 +85,7 @@ def test_wilson_never_leaves_zero_to_one_and_knows_no_trials():
 
 
 def test_holm_ignores_what_is_unknown():
-    assert holm([0.01, math.nan, 0.04, 0.03]) == pytest.approx([0.03, math.nan, 0.06, 0.06], nan_ok=True)
+    assert holm([0.01, math.nan, 0.04, 0.03]) == pytest.approx(
+        [0.03, math.nan, 0.06, 0.06], nan_ok=True
+    )
     assert holm([]).size == 0

@@ -73,7 +73,9 @@ def rows(level):
         for case in Data().cases[3:]:
             for name in CLASSES[1:]:
                 present = case.voxels[name] > 0
-                score = float(np.clip(level + generator.normal(0, 0.01), 0, 1)) if present else math.nan
+                score = (
+                    float(np.clip(level + generator.normal(0, 0.01), 0, 1)) if present else math.nan
+                )
                 yield {
                     "checkpoint": checkpoint,
                     "case": case.name,

@@ -67,9 +67,7 @@ def test_the_same_seed_gives_the_same_tables(study, prepared, splits, tmp_path):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
-def test_every_loss_of_a_seed_sees_the_same_weights_and_patches(
-    study, prepared, splits, tmp_path
-):
+def test_every_loss_of_a_seed_sees_the_same_weights_and_patches(study, prepared, splits, tmp_path):
     def hashes(loss, seed):
         status, *_ = run(study, prepared, splits, tmp_path / f"{loss}{seed}", loss, seed)
         return status["initial_weights_sha256"], status["patch_order_sha256"]

@@ -145,9 +145,7 @@ def folder_study(finished, fresh):
     text = fresh.study.read_text()
     head, _, rest = text.partition("dataset:")
     rest = rest[rest.index("splits:") :]
-    fresh.study.write_text(
-        head + "dataset: {source: folder, name: mine, root: mydata}\n" + rest
-    )
+    fresh.study.write_text(head + "dataset: {source: folder, name: mine, root: mydata}\n" + rest)
     return fresh.root / "mydata"
 
 

@@ -80,7 +80,10 @@ def _slices(study, prepared, runs, cases) -> Iterator[tuple[dict, np.ndarray]]:
             rows = scored[
                 (scored["loss"] == loss) & (scored["seed"] == seed) & (scored["case"] == name)
             ]
-            yield _row(case, kind, index, loss) | {"dice": rows["dice"].mean(), "seed": seed}, prediction
+            yield (
+                _row(case, kind, index, loss) | {"dice": rows["dice"].mean(), "seed": seed},
+                prediction,
+            )
 
 
 def _anatomy(prepared: Prepared, case, kind: str, index: int) -> Iterator[tuple[dict, np.ndarray]]:

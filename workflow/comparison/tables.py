@@ -222,7 +222,9 @@ def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
     low, high = statistics.wilson(collapsed, len(finished), confidence)
     return {
         "runs": len(runs),
-        **{status: int((runs["status"] == status).sum()) for status in ("ok", "diverged", "failed")},
+        **{
+            status: int((runs["status"] == status).sum()) for status in ("ok", "diverged", "failed")
+        },
         "collapsed": collapsed,
         "collapse_rate": collapsed / len(finished) if len(finished) else math.nan,
         "collapse_rate_low": low,
@@ -255,9 +257,7 @@ def _scores(
     return row
 
 
-def _tiers(
-    summary: pd.DataFrame, cases: pd.DataFrame, rarest: str, confidence: float
-) -> list[str]:
+def _tiers(summary: pd.DataFrame, cases: pd.DataFrame, rarest: str, confidence: float) -> list[str]:
     """``collapsed``: in more than half of its runs; ``best``: not separable from the best mean.
 
     Separable: the Holm-corrected p of the paired difference from the best loss is below
@@ -269,7 +269,10 @@ def _tiers(
     if len(standing):
         best = standing.loc[standing["mean_dice"].idxmax(), "loss"]
         others = [label for label in standing["loss"] if label != best]
-        p = [_difference(cases, label, best, "mean_dice", rarest, confidence)[0].p for label in others]
+        p = [
+            _difference(cases, label, best, "mean_dice", rarest, confidence)[0].p
+            for label in others
+        ]
         separable = {
             label
             for label, adjusted in zip(others, statistics.holm(p), strict=True)

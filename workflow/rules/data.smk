@@ -1,23 +1,18 @@
 # From a study to prepared arrays and splits.
 
 
-def code(*places):
-    """What the sources of these folders or files do; comments and layout do not count."""
-    files = [f for place in places for f in ([CODE / place] if place.endswith(".py") else (CODE / place).glob("*.py"))]
-    return provenance.code_sha256(files)
-
-
 rule configure:
     output:
         config=f"{RESULTS}/config.yaml",
         environment=f"{RESULTS}/environment.json",
+    log:
+        f"{RESULTS}/logs/configure.log",
     params:
         # a function, because braces in a plain string would be taken for wildcards
         study=lambda wildcards: STUDY.as_yaml(),
-    log:
-        f"{RESULTS}/logs/configure.log",
     shell:
-        "{PYTHON} -m workflow configure {params.study:q} $(dirname {output.config:q}) 2> {log:q} || (cat {log:q} >&2; false)"
+        "python -m workflow configure {params.study:q} {output.config:q} {output.environment:q} "
+        "--log {log:q}"
 
 
 if STUDY.dataset.source != "folder":
@@ -27,41 +22,30 @@ if STUDY.dataset.source != "folder":
             config=ancient(rules.configure.output.config),
         output:
             f"{paths.raw(STUDY)}/dataset.json",
+        log:
+            f"{RESULTS}/logs/dataset.log",
         params:
             settings=STUDY.fingerprint("dataset"),
             code=code("workflow/data/phantom.py"),
-            root=str(paths.raw(STUDY)),
-        log:
-            f"{RESULTS}/logs/dataset.log",
         shell:
-            "{PYTHON} -m workflow dataset {input.config:q} {params.root:q} --log {log:q}"
-
-
-def raw_files(wildcards):
-    """Every file of the data set, so that a replaced image or label is prepared again."""
-    if STUDY.dataset.source != "folder":
-        return rules.dataset.output
-    root = paths.raw(STUDY)
-    return [str(f) for f in sorted(root.glob("**/*")) if f.is_file()]
+            "python -m workflow dataset {input.config:q} {output:q} --log {log:q}"
 
 
 rule prepare:
     input:
-        raw_files,
+        raw_files(STUDY),
         config=ancient(rules.configure.output.config),
     output:
         f"{RESOURCES}/prepared/prepared.json",
+    log:
+        f"{RESULTS}/logs/prepare.log",
     params:
         settings=STUDY.data_fingerprint(),
         code=code(
             *(f"workflow/data/{m}.py" for m in ("dataset", "faults", "layout", "nifti", "prepare"))
         ),
-        root=str(paths.raw(STUDY)),
-        out=f"{RESOURCES}/prepared",
-    log:
-        f"{RESULTS}/logs/prepare.log",
     shell:
-        "{PYTHON} -m workflow prepare {input.config:q} {params.root:q} {params.out:q} --log {log:q}"
+        "python -m workflow prepare {input.config:q} {output:q} --log {log:q}"
 
 
 rule split:
@@ -70,11 +54,10 @@ rule split:
         config=ancient(rules.configure.output.config),
     output:
         f"{RESULTS}/splits.csv",
+    log:
+        f"{RESULTS}/logs/split.log",
     params:
         settings=STUDY.fingerprint("splits"),
         code=code("workflow/data/splits.py"),
-        prepared=f"{RESOURCES}/prepared",
-    log:
-        f"{RESULTS}/logs/split.log",
     shell:
-        "{PYTHON} -m workflow split {input.config:q} {params.prepared:q} {output:q} --log {log:q}"
+        "python -m workflow split {input.config:q} {input.prepared:q} {output:q} --log {log:q}"

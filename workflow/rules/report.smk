@@ -1,8 +1,15 @@
 # What people read: figures, the report and the paper.
 
 FIGURES = (
-    "ranking", "published_corrected", "validation_curves", "heldout_dice", "collapse", "cost",
-    "cases_median", "cases_worst", "dataset",
+    "ranking",
+    "published_corrected",
+    "validation_curves",
+    "heldout_dice",
+    "collapse",
+    "cost",
+    "cases_median",
+    "cases_worst",
+    "dataset",
 )
 
 
@@ -11,17 +18,14 @@ rule figures:
         rules.compare.output,
         config=rules.configure.output.config,
     output:
-        svg=report(
-            expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES), category="Figures"
-        ),
+        svg=report(expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES), category="Figures"),
         png=expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
-    params:
-        code=code("workflow/reporting"),
-        study=RESULTS,
     log:
         f"{RESULTS}/logs/figures.log",
+    params:
+        code=code("workflow/reporting"),
     shell:
-        "{PYTHON} -m workflow figures {params.study:q} --log {log:q}"
+        "python -m workflow figures {input.config:q} --log {log:q}"
 
 
 rule report:
@@ -33,13 +37,12 @@ rule report:
         environment=rules.configure.output.environment,
     output:
         update(f"{RESULTS}/report.html"),
-    params:
-        code=code("workflow/reporting"),
-        study=RESULTS,
     log:
         f"{RESULTS}/logs/report.log",
+    params:
+        code=code("workflow/reporting"),
     shell:
-        "{PYTHON} -m workflow report {params.study:q} --log {log:q}"
+        "python -m workflow report {input.config:q} --log {log:q}"
 
 
 rule paper:
@@ -47,12 +50,12 @@ rule paper:
         rules.compare.output,
         rules.figures.output,
         source=CODE / "paper" / "paper.typ",
+        config=rules.configure.output.config,
     output:
         update(f"{RESULTS}/paper.pdf"),
-    params:
-        code=code("workflow/reporting"),
-        study=RESULTS,
     log:
         f"{RESULTS}/logs/paper.log",
+    params:
+        code=code("workflow/reporting"),
     shell:
-        "{PYTHON} -m workflow paper {params.study:q} {input.source:q} {output:q} --log {log:q}"
+        "python -m workflow paper {input.config:q} {input.source:q} {output:q} --log {log:q}"

@@ -97,7 +97,7 @@ def train(study: Study, prepared: Prepared, splits: pd.DataFrame, run: Run, out:
     except Diverged as error:
         record.status |= {"status": "diverged", "reason": str(error)}
         LOG.warning("%s: diverged: %s", trainer.name, error)
-    except Exception as error:  # noqa: BLE001 - whatever a user's loss raises is a row, not a hole
+    except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         record.status |= {"status": "failed", "reason": reason}
         LOG.error("%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc())
@@ -136,9 +136,7 @@ class Trainer:
             len(prepared.channels),
             len(prepared.classes),
             seed=run.seed,
-            class_frequencies=[v / total for v in voxels]
-            if study.network.prior_bias
-            else None,
+            class_frequencies=[v / total for v in voxels] if study.network.prior_bias else None,
             **study.network.model_dump(exclude={"prior_bias"}),
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
