@@ -215,7 +215,7 @@ def _add_compare(commands) -> None:
     parser = _job(commands, "compare", _compare, "make the tables of a study from its runs")
     parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
-    parser.add_argument("out", type=Path, help="cards.json; the tables go beside it")
+    parser.add_argument("out", type=Path, help="one of the tables; the others go beside it")
 
 
 def _compare(options) -> None:

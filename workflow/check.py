@@ -29,8 +29,8 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
     yield f"{path}: {len(study.losses)} losses x {len(study.seeds)} seeds = {runs} runs"
     folder = paths.results(path.stem)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(existing, os.W_OK):
-        raise StudyError(f"{existing}: the study's folder is not writable")
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise StudyError(f"{existing}: not writable, the study's folder {folder} is made there")
     root = paths.raw(study)
     with tempfile.TemporaryDirectory() as temporary:
         if study.dataset.source == "phantom" and not root.exists():

@@ -1,16 +1,8 @@
 # From all runs to the tables of the study.
 
-TABLES = (
-    "dataset",
-    "runs",
-    "curves",
-    "cases",
-    "summary",
-    "comparisons",
-    "absent",
-    "cost",
-    "slices",
-)
+NAMES = "dataset runs curves cases summary comparisons absent cost slices".split()
+TABLES = expand(f"{RESULTS}/tables/{{name}}.csv", name=NAMES)
+TABLES += [f"{RESULTS}/tables/slices.npz", f"{RESULTS}/tables/cards.json"]
 
 
 rule compare:
@@ -25,14 +17,12 @@ rule compare:
         splits=rules.split.output,
         config=rules.configure.output.config,
     output:
-        # `update`: the old tables stay until each new one is whole
-        tables=update(expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES)),
-        slices=update(f"{RESULTS}/tables/slices.npz"),
-        cards=update(f"{RESULTS}/tables/cards.json"),
+        # `update`, because the old tables stay until each new one is whole
+        update(TABLES),
     log:
         f"{RESULTS}/logs/compare.log",
     params:
         code=code("workflow/comparison", "workflow/evaluation", "losses"),
     shell:
         "python -m workflow compare {input.config:q} {input.prepared:q} {input.splits:q} "
-        "{output.cards:q} --log {log:q}"
+        "{output[0]:q} --log {log:q}"

@@ -15,7 +15,7 @@ FIGURES = (
 
 rule figures:
     input:
-        rules.compare.output,
+        TABLES,
         config=rules.configure.output.config,
     output:
         svg=report(expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES), category="Figures"),
@@ -30,7 +30,7 @@ rule figures:
 
 rule report:
     input:
-        rules.compare.output,
+        TABLES,
         rules.figures.output,
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         config=rules.configure.output.config,
@@ -47,7 +47,7 @@ rule report:
 
 rule paper:
     input:
-        rules.compare.output,
+        TABLES,
         rules.figures.output,
         source=CODE / "paper" / "paper.typ",
         config=rules.configure.output.config,
