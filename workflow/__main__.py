@@ -24,18 +24,25 @@ def main(arguments: list[str] | None = None) -> int:
         add(commands)
     options = parser.parse_args(arguments)
     _log_to(getattr(options, "log", None))
-    from workflow.data.dataset import DataError
-    from workflow.study import StudyError
-
     try:
         return options.run(options) or 0
-    except (StudyError, DataError) as error:
-        logging.getLogger("rareclass").error("%s", error)
-    except OSError as error:
+    except Exception as error:
+        return _fault(error)
+
+
+def _fault(error: Exception) -> int:
+    """Tells a fault of the input in one line a fault; a defect of ours with its traceback."""
+    from workflow.data.faults import DataError
+    from workflow.study import StudyError
+
+    log = logging.getLogger("rareclass")
+    if isinstance(error, StudyError | DataError):
+        log.error("%s", error)
+    elif isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        logging.getLogger("rareclass").error("%s%s", place, error.strerror or error)
-    except Exception:  # a defect of ours: its traceback belongs into the job's log as well
-        logging.getLogger("rareclass").exception("this should not have happened:")
+        log.error("%s%s", place, error.strerror or error)
+    else:
+        log.error("this should not have happened:", exc_info=error)
     return 1
 
 

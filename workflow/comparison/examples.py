@@ -37,20 +37,23 @@ def write(study: Study, prepared: Prepared, runs: dict[tuple[str, int], Path], o
 def fullest_slices(labels: np.ndarray, count: int = 1) -> list[int]:
     """Indices along z where the classes show most, each class counted as a share of itself.
 
-    With ``count`` > 1 the further slices keep a distance of an eighth of the extent.
+    With ``count`` > 1 the further slices keep a distance of an eighth of the extent where slices
+    with foreground allow it.
     """
-    shares = sum(
-        (labels == c).sum(axis=(0, 1)) / (labels == c).sum() for c in np.unique(labels[labels > 0])
-    )
-    if np.isscalar(shares):
-        return [labels.shape[2] // 2] * count
-    chosen: list[int] = []
-    for index in np.argsort(-shares, kind="stable"):
-        if all(abs(index - other) >= max(1, labels.shape[2] // 8) for other in chosen):
-            chosen.append(int(index))
+    extent = labels.shape[2]
+    shares = np.zeros(extent)
+    for value in np.unique(labels[labels > 0]):
+        area = (labels == value).sum(axis=(0, 1))
+        shares += area / area.sum()
+    fullest = [int(z) for z in np.argsort(-shares, kind="stable") if shares[z] > 0]
+    for gap in (max(1, extent // 8), 1):
+        chosen: list[int] = []
+        for z in fullest:
+            if len(chosen) < count and all(abs(z - other) >= gap for other in chosen):
+                chosen.append(z)
         if len(chosen) == count:
-            break
-    return chosen
+            return chosen
+    return (chosen + [extent // 2] * count)[:count]
 
 
 def _slices(study, prepared, runs, cases) -> Iterator[tuple[dict, np.ndarray]]:
