@@ -23,7 +23,8 @@ except StudyError as error:
 
 NAME = study_files[0].stem
 RESULTS = str(paths.results(NAME))
-RESOURCES = str(paths.resources(STUDY))
+DATA = STUDY.data()
+RESOURCES = str(paths.resources(DATA))
 # relative, so that a moved project reruns nothing
 CODE = Path(os.path.relpath(workflow.basedir))
 
@@ -63,5 +64,6 @@ include: "workflow/rules/report.smk"
 
 
 onsuccess:
-    print(f"report: {RESULTS}/report.html")
-    print(f"paper:  {RESULTS}/paper.pdf")
+    for made in (f"{RESULTS}/report.html", f"{RESULTS}/paper.pdf"):
+        if Path(made).exists():
+            print(f"{Path(made).stem}: {made}")

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 import losses
-from workflow.study import StudyError, inverse_frequency, json_schema, load
+from workflow.study import StudyError, json_schema, load
 
 CONFIG = Path(__file__).parent.parent / "config"
 STUDIES = sorted(CONFIG.glob("*.yaml"))
@@ -79,6 +80,9 @@ def test_every_key_is_explained():
         ({"training": {"steps": "many"}}, "training.steps: .*integer.*'many'"),
         ({"training": {"steps": 0}}, "training.steps: .*greater than or equal to 1.*got 0"),
         ({"training": {"learning_rate": -1}}, "training.learning_rate: .*greater than 0"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: .*finite"),
+        ({"network": {"strides": [0, 2, 2]}}, "network.strides.*greater than or equal to 1"),
+        ({"network": {"channels": [0, 8, 8, 8]}}, "network.channels.0: .*equal to 1, got 0"),
         ({"training": {"schedule": "cosine"}}, "training.schedule: .*one_cycle.*'cosine'"),
         ({"training": {"patch_size": [30, 32, 32]}}, r"training.patch_size: \[30, 32, 32\].*mult"),
         ({"evaluation": {"window": [4, 32, 32]}}, r"evaluation.window: \[4, 32, 32\].*\[8, 8, 8\]"),
@@ -124,6 +128,7 @@ def test_all_faults_are_told_in_one_go(tmp_path):
         ("- a\n- b\n", "mapping"),
         ("a: [", "YAML"),
         ("", "mapping"),
+        ("? [1, 2]\n: 3\n", "a key must be a word"),
         ("losses:\n  dice: {}\n  dice: {batch: true}\n", "(?s)'dice' stands twice.*line 3"),
     ],
 )
@@ -134,6 +139,32 @@ def test_files_that_are_no_study_are_refused(tmp_path, text, message):
         load(path)
     with pytest.raises(StudyError, match="no such study file"):
         load(tmp_path / "nowhere.yaml")
+
+
+def test_numbers_without_a_dot_are_numbers(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text() + "training: {weight_decay: 1e-4}\n")
+    text = path.read_text().replace("dice: {}", "dice: {smooth_nr: 1e-5}")
+    path.write_text(text)
+    study = load(path, {"training": {"learning_rate": "2e-3"}})
+    assert study.losses["dice"].options["smooth_nr"] == 1e-5
+    assert (study.training.weight_decay, study.training.learning_rate) == (1e-4, 2e-3)
+
+
+def test_an_override_that_is_no_yaml_is_one_line(tmp_path):
+    with pytest.raises(StudyError, match="an override cannot be read"):
+        load(write(tmp_path), {"title": "[x"})
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_schema_for_editors_accepts_every_study_of_the_project(path):
+    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+
+
+def test_the_schema_for_editors_refuses_a_misspelt_key():
+    study = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
+    with pytest.raises(jsonschema.ValidationError, match="stepps"):
+        jsonschema.validate(study | {"training": {"stepps": 3}}, json_schema())
 
 
 def test_overrides_replace_single_keys_and_text_is_typed(tmp_path):
@@ -165,7 +196,8 @@ def test_a_loss_beside_the_study_is_found_wherever_the_resolved_study_lies(tmp_p
     elsewhere = tmp_path / "results" / "config.yaml"
     elsewhere.parent.mkdir()
     elsewhere.write_text(study.as_yaml())
-    assert load(elsewhere).losses["a"].create().scale == 2.0
+    entry = load(elsewhere).losses["a"]
+    assert losses.create(entry.name, **entry.options).scale == 2.0
 
 
 def test_fingerprints_follow_exactly_what_they_name(tmp_path):
@@ -177,10 +209,6 @@ def test_fingerprints_follow_exactly_what_they_name(tmp_path):
     assert base.run_fingerprint("dice") != steps.run_fingerprint("dice")
     assert base.run_fingerprint("dice") != options.run_fingerprint("dice")
     assert base.run_fingerprint("dice_ce") == options.run_fingerprint("dice_ce")
-    assert base.data_fingerprint() == steps.data_fingerprint()
-
-
-def test_inverse_frequency_has_mean_one_and_follows_the_counts():
-    weights = inverse_frequency([900, 90, 10])
-    assert sum(weights) == pytest.approx(3)
-    assert weights[2] / weights[0] == pytest.approx(90)
+    assert base.data().fingerprint() == steps.data().fingerprint()
+    patch = load(write(tmp_path, training={"patch_size": [16, 16, 16]}))
+    assert base.data().fingerprint() != patch.data().fingerprint()

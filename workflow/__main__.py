@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_losses, _add_schema, _add_configure, _add_dataset, _add_prepare,
-        _add_split, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
+        _add_split, _add_trial, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -71,6 +71,8 @@ def _overrides(settings: list[str]) -> dict:
         *parents, last = key.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise SystemExit(f"--set {setting}: '{parent}' was given a value before")
         place[last] = value
     return nested
 
@@ -132,51 +134,71 @@ def _schema(_options) -> None:
 
 
 def _add_configure(commands) -> None:
-    parser = commands.add_parser("configure", help="write the resolved study and its environment")
+    parser = commands.add_parser("configure", help="write the resolved study")
     parser.add_argument("content", help="the resolved study as YAML text")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("environment", type=Path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--log")
     parser.set_defaults(run=_configure)
 
 
 def _configure(options) -> None:
-    from workflow import files, provenance
+    from workflow import files
 
-    files.write_text(options.config, options.content)
-    files.write_json(options.environment, provenance.environment())
+    files.write_text(options.out, options.content)
+
+
+def _add_data_job(commands, name: str, run, help: str) -> None:
+    """A command whose result studies share: it knows nothing of the study that asked first."""
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.add_argument("settings", help="the study's data section as JSON")
+    parser.add_argument("out", type=Path, help="the JSON file of the result; the rest lies beside")
+    parser.add_argument("--log")
+    parser.set_defaults(run=run)
 
 
 def _add_dataset(commands) -> None:
-    parser = _job(commands, "dataset", _dataset, "write the phantom or download a Decathlon task")
-    parser.add_argument("out", type=Path, help="its dataset.json")
+    _add_data_job(commands, "dataset", _dataset, "write the phantom or download a Decathlon task")
 
 
 def _dataset(options) -> None:
-    from workflow import study
     from workflow.data import decathlon, phantom
+    from workflow.study import Data
 
-    dataset = study.load(options.study).dataset
+    dataset = Data.model_validate_json(options.settings).dataset
     if dataset.source == "phantom":
-        phantom.write(dataset.phantom, options.out.parent)
+        phantom.write(dataset.phantom, options.out.parent, progress=_progress("subjects written"))
     else:
         decathlon.fetch(dataset.task, options.out.parent.parent)
 
 
+def _progress(what: str):
+    """A line for every tenth part of the work."""
+
+    def report(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            _say("%d of %d %s", done, total, what)
+
+    return report
+
+
 def _add_prepare(commands) -> None:
-    parser = _job(commands, "prepare", _prepare, "verify a data set and write its arrays")
-    parser.add_argument("out", type=Path, help="prepared.json; the arrays go beside it")
+    _add_data_job(commands, "prepare", _prepare, "verify a data set and write its arrays")
 
 
 def _prepare(options) -> None:
-    from workflow import check, paths, study
+    from workflow import check, paths
     from workflow.data.prepare import prepare
+    from workflow.study import Data
 
-    configuration = study.load(options.study)
-    data = check.read_dataset(configuration.dataset, paths.raw(configuration))
-    classes, lookup = check.classes_of(configuration.dataset, data)
-    prepared = prepare(data, options.out.parent, classes, lookup, configuration.training.patch_size)
-    _say("%s: %d cases verified and prepared", data.root, len(prepared.cases))
+    settings = Data.model_validate_json(options.settings)
+    data = check.read_dataset(settings.dataset, paths.raw(settings))
+    prepared = prepare(
+        data,
+        options.out.parent,
+        *check.classes_of(settings.dataset, data),
+        settings.patch_size,
+        progress=_progress("cases verified and prepared"),
+    )
     for warning in prepared.warnings:
         _say("warning: %s", warning)
 
@@ -195,6 +217,25 @@ def _split(options) -> None:
     files.write_table(options.out, splits)
 
 
+def _add_trial(commands) -> None:
+    parser = _job(commands, "trial", _trial, "try every loss of a study on a tiny batch")
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("splits", type=Path)
+    parser.add_argument("out", type=Path)
+
+
+def _trial(options) -> None:
+    from workflow import check, files, study
+    from workflow.data.prepare import load_prepared
+    from workflow.training import objective
+
+    voxels = check.train_voxels(
+        load_prepared(options.prepared.parent), files.read_table(options.splits)
+    )
+    values = objective.trial(study.load(options.study).losses, voxels)
+    files.write_json(options.out, values)
+
+
 def _add_train(commands) -> None:
     parser = _job(commands, "train", _train, "train and score one run")
     parser.add_argument("prepared", type=Path)
@@ -206,13 +247,13 @@ def _add_train(commands) -> None:
 
 
 def _train(options) -> None:
-    from workflow import study
+    from workflow import files, study
     from workflow.data.prepare import load_prepared
     from workflow.data.splits import check_splits
     from workflow.training import train
 
     prepared = load_prepared(options.prepared.parent)
-    splits = _read_splits(options.splits)
+    splits = files.read_table(options.splits)
     check_splits(splits, prepared)
     run = train.Run(options.loss, options.rate, options.seed)
     train.train(study.load(options.study), prepared, splits, run, options.out.parent)
@@ -226,7 +267,7 @@ def _add_compare(commands) -> None:
 
 
 def _compare(options) -> None:
-    from workflow import paths, study
+    from workflow import files, paths, provenance, study
     from workflow.comparison import examples, tables
     from workflow.data.prepare import load_prepared
 
@@ -238,15 +279,10 @@ def _compare(options) -> None:
         for seed in configuration.seeds
     }
     tables.write_all(
-        configuration, prepared, _read_splits(options.splits), runs.values(), options.out.parent
+        configuration, prepared, files.read_table(options.splits), runs.values(), options.out.parent
     )
     examples.write(configuration, prepared, runs, options.out.parent)
-
-
-def _read_splits(path: Path):
-    import pandas as pd
-
-    return pd.read_csv(path, dtype=str)
+    files.write_json(options.study.parent / "environment.json", provenance.environment())
 
 
 def _add_figures(commands) -> None:

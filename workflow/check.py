@@ -17,6 +17,8 @@ from workflow.data.phantom import write as write_phantom
 from workflow.data.prepare import Prepared, prepare
 from workflow.data.splits import make_splits
 from workflow.study import Dataset, Splits, StudyError, load
+from workflow.training import objective
+from workflow.training.network import accelerator
 
 
 def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
@@ -31,7 +33,11 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise StudyError(f"{existing}: not writable, the study's folder {folder} is made there")
-    root = paths.raw(study)
+    accelerator(study.training.accelerator)
+    root = paths.raw(study.data())
+    if study.dataset.source == "decathlon" and not root.exists():
+        yield f"{root}: not there yet, {study.dataset.task} will be downloaded and then checked"
+        return
     with tempfile.TemporaryDirectory() as temporary:
         if study.dataset.source == "phantom" and not root.exists():
             root = Path(temporary) / "phantom"
@@ -43,8 +49,11 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
             data, Path(temporary) / "prepared", names, lookup, study.training.patch_size
         )
         yield from (f"warning: {warning}" for warning in prepared.warnings)
-        sizes = split(study.splits, prepared).drop_duplicates("subject")["split"].value_counts()
+        splits = split(study.splits, prepared)
+        sizes = splits.drop_duplicates("subject")["split"].value_counts()
         yield "subjects: " + ", ".join(f"{sizes[name]} {name}" for name in sizes.index)
+        values = objective.trial(study.losses, train_voxels(prepared, splits))
+        yield f"losses: all {len(values)} have a value and a gradient on a trial batch"
 
 
 def read_dataset(dataset: Dataset, root: Path) -> DataSet:
@@ -55,6 +64,13 @@ def read_dataset(dataset: Dataset, root: Path) -> DataSet:
 def classes_of(dataset: Dataset, data: DataSet) -> tuple[tuple[str, ...], dict[int, int]]:
     """Class names and the class of each label value, merged as the study asks."""
     return datasets.merge_labels(data.labels, dataset.labels)
+
+
+def train_voxels(prepared: Prepared, splits: pd.DataFrame) -> list[int]:
+    """Voxels of each class in the training cases."""
+    train = set(splits.loc[splits["split"] == "train", "case"])
+    cases = [case for case in prepared.cases if case.name in train]
+    return [sum(case.voxels[name] for case in cases) for name in prepared.classes]
 
 
 def split(splits: Splits, prepared: Prepared) -> pd.DataFrame:

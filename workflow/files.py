@@ -8,7 +8,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT_COLUMNS = (
+    *("against", "axis", "case", "checkpoint", "class", "collapse", "collapsed_classes", "commit"),
+    *("contrast", "dataset", "endpoint", "family", "key", "kind", "loss", "name", "quantity"),
+    *("reason", "role", "split", "status", "subject", "tier", "torch", "twin"),
+)
+"""Columns that hold names or words in every table, also where a name looks like a number."""
 
 
 @contextmanager
@@ -49,6 +59,25 @@ def write_json(path: Path | str, content: Any) -> None:
 def read_json(path: Path | str) -> Any:
     """Reads JSON."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """Reads a CSV table of a study; a case called ``001`` or a class called ``NA`` keeps its name.
+
+    A missing or empty file is an empty table.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+        return pd.DataFrame()
+    header = pd.read_csv(path, nrows=0).columns
+    return pd.read_csv(
+        path,
+        dtype={name: str for name in header if name in TEXT_COLUMNS},
+        keep_default_na=False,
+        na_values={name: ["", "nan"] for name in header if name not in TEXT_COLUMNS},
+    )
 
 
 def write_table(path: Path | str, table: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workflow.study import Study
+from workflow.study import Data, Study
 
 
 def results(name: str) -> Path:
@@ -18,16 +18,16 @@ def run(study: Study, loss: str, seed: int) -> Path:
     return Path(study.dataset.name) / loss / rate / f"seed-{seed}"
 
 
-def resources(study: Study) -> Path:
+def resources(data: Data) -> Path:
     """Everything made from the data set; studies with the same preparation share it."""
-    return Path("resources") / f"{study.dataset.name}-{study.data_fingerprint()}"
+    return Path("resources") / f"{data.dataset.name}-{data.fingerprint()}"
 
 
-def raw(study: Study) -> Path:
-    """The data set as NIfTI files: the study's ``root``, or where the phantom is written."""
-    dataset = study.dataset
+def raw(data: Data) -> Path:
+    """The data set as NIfTI files: its ``root``, or where the phantom is written."""
+    dataset = data.dataset
     if dataset.source == "phantom":
-        return resources(study) / "phantom"
+        return resources(data) / "phantom"
     if dataset.source == "decathlon":
         return Path(dataset.root) / dataset.task
     return Path(dataset.root)

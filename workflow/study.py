@@ -6,12 +6,12 @@ default stand here and nowhere else; ``config/README.md`` is checked against thi
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,8 @@ from workflow.data.phantom import PhantomSettings
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Triple = tuple[int, int, int]
+Count = Annotated[int, Field(ge=1)]
+Triple = tuple[Count, Count, Count]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 
 FLOOR = "all_background"
@@ -40,7 +41,7 @@ class StudyError(Exception):
 class Section(BaseModel):
     """A part of a study: immutable, and every unknown key is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Dataset(Section):
@@ -89,8 +90,8 @@ class Splits(Section):
 class Network(Section):
     """MONAI ``UNet``."""
 
-    channels: tuple[int, ...] = (8, 16, 32, 64)
-    strides: tuple[int | Triple, ...] = (2, 2, 2)
+    channels: tuple[Count, ...] = (8, 16, 32, 64)
+    strides: tuple[Count | Triple, ...] = (2, 2, 2)
     num_res_units: Annotated[int, Field(ge=0)] = 1
     norm: Literal["batch", "instance"] = "batch"
     prior_bias: bool = Field(
@@ -120,8 +121,8 @@ class Network(Section):
 class Training(Section):
     """The optimisation, the same for every loss."""
 
-    steps: Annotated[int, Field(ge=1)] = 800
-    batch_size: Annotated[int, Field(ge=1)] = 2
+    steps: Count = 800
+    batch_size: Count = 2
     patch_size: Triple = (32, 32, 32)
     foreground_share: Share = 2 / 3
     flips: bool = True
@@ -129,7 +130,7 @@ class Training(Section):
     learning_rate: Positive = 3e-3
     schedule: Literal["one_cycle", "polynomial"] = "one_cycle"
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    validate_every: Annotated[int, Field(ge=1)] = 100
+    validate_every: Count = 100
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
@@ -149,18 +150,40 @@ class Comparison(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
+def _loss_schema(schema: dict[str, Any]) -> None:
+    """In a file, options stand beside the name, and the name defaults to the label."""
+    schema.update(required=[], additionalProperties=True, type=["object", "null"])
+    schema["properties"].pop("options")
+
+
 class Loss(Section):
     """A loss of the study: a name of the catalogue (or ``package.module:Class``) and options."""
+
+    model_config = ConfigDict(json_schema_extra=_loss_schema)
 
     name: str
     options: dict[str, Any] = {}
 
-    def create(self, class_voxels: Sequence[int] | None = None):
-        """The loss itself; ``class_voxels`` (of the training cases) resolves ``weight``."""
+    def check(self) -> None:
+        """Raises ``TypeError`` or ``ValueError`` for an unknown name, option, type or range."""
         options = dict(self.options)
         if options.get("weight") in CLASS_FREQUENCY_WORDS:
-            options["weight"] = inverse_frequency(class_voxels or (1, 1))
-        return losses.create(self.name, **options)
+            options["weight"] = [1.0, 1.0]  # known only once the training cases are counted
+        losses.create(self.name, **options)
+
+
+class Data(Section):
+    """What decides the data set and its prepared arrays, shared by all studies that agree in it.
+
+    The patch size takes part because volumes smaller than it are reported.
+    """
+
+    dataset: Dataset
+    patch_size: Triple
+
+    def fingerprint(self) -> str:
+        """Eight letters that name it among the prepared data sets."""
+        return _digest(self.model_dump(mode="json"))[:8]
 
 
 class Study(Section):
@@ -207,14 +230,14 @@ class Study(Section):
             ("evaluation.window", self.window()),
         ):
             for extent, divisor in zip(size, self.network.divisor(), strict=True):
-                if extent < 1 or extent % divisor:
+                if extent % divisor:
                     raise ValueError(
-                        f"{key}: {list(size)} must be positive multiples of the network's "
+                        f"{key}: {list(size)} must be multiples of the network's "
                         f"strides {list(self.network.divisor())}"
                     )
         for label, loss in self.losses.items():
             try:
-                loss.create()
+                loss.check()
             except (TypeError, ValueError) as error:
                 raise ValueError(f"losses.{label}: {error}") from None
         return self
@@ -225,8 +248,7 @@ class Study(Section):
 
     def fingerprint(self, *sections: str, **more: Any) -> str:
         """Digest of these sections (and of ``more``): what a result was made from."""
-        content = {name: _plain(getattr(self, name)) for name in sections} | more
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest({name: _plain(getattr(self, name)) for name in sections} | more)
 
     def run_fingerprint(self, label: str) -> str:
         """Digest of what decides the result of a run with this loss, its data aside."""
@@ -238,12 +260,9 @@ class Study(Section):
             loss=self.losses[label].model_dump(),
         )
 
-    def data_fingerprint(self) -> str:
-        """Digest of what decides the prepared arrays, shared by all studies that agree in it.
-
-        The patch size takes part because volumes smaller than it are reported.
-        """
-        return self.fingerprint("dataset", patch_size=self.training.patch_size)[:8]
+    def data(self) -> Data:
+        """What the data set and its preparation depend on."""
+        return Data(dataset=self.dataset, patch_size=self.training.patch_size)
 
     def as_yaml(self) -> str:
         """The resolved study, readable by :func:`load` again."""
@@ -254,16 +273,6 @@ class Study(Section):
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
-def inverse_frequency(class_voxels: Sequence[int]) -> list[float]:
-    """Weight of each class: 1 / voxels in the training cases, scaled to mean 1.
-
-    >>> inverse_frequency([300, 100])
-    [0.5, 1.5]
-    """
-    inverse = [1 / voxels for voxels in class_voxels]
-    return [len(inverse) * value / sum(inverse) for value in inverse]
-
-
 def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
     """The study of a YAML file, single keys replaced by ``overrides`` (nested as in the file).
 
@@ -272,14 +281,17 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        data = _read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path}: no such study file") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise StudyError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(data, dict):
         raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
-    data = _merge(data, overrides or {})
+    try:
+        data = _merge(data, overrides or {})
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: an override cannot be read as YAML: {error}") from None
     if isinstance(data.get("losses"), dict):
         data["losses"] = {
             label: _beside(entry, path.parent) for label, entry in data["losses"].items()
@@ -296,11 +308,25 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a key must be a word{key_node.start_mark}")
+            key = key_node.value
             if key in seen:
                 raise yaml.YAMLError(f"the key '{key}' stands twice{key_node.start_mark}")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# PyYAML takes 1e-5 for text, because YAML 1.1 wants a dot in it
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_UniqueKeys)
 
 
 def json_schema() -> dict[str, Any]:
@@ -336,6 +362,10 @@ def _beside(entry: Any, folder: Path) -> Any:
     return entry | {"name": f"{os.path.relpath(file)}:{cls}"} if file.is_file() else entry
 
 
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _plain(value: Any) -> Any:
     """``value`` as JSON types."""
     return TypeAdapter(Any).dump_python(value, mode="json")
@@ -354,7 +384,7 @@ def _merge(base: dict, overrides: dict) -> dict:
 def _typed(value: Any) -> Any:
     """Values of the command line arrive as text inside lists and mappings; YAML types them."""
     if isinstance(value, str):
-        return yaml.safe_load(value)
+        return _read_yaml(value)
     if isinstance(value, list):
         return [_typed(item) for item in value]
     if isinstance(value, dict):
@@ -382,7 +412,7 @@ def _known_keys(location: tuple) -> list[str]:
     section: Any = Study
     for part in location:
         if part == "phantom":
-            return list(PhantomSettings.__dataclass_fields__)
+            return [field.name for field in dataclasses.fields(PhantomSettings)]
         field = getattr(section, "model_fields", {}).get(part)
         section = field.annotation if field else section
     return list(section.model_fields)

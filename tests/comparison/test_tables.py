@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workflow import files
 from workflow.comparison import examples, tables
 from workflow.evaluation.metrics import SCORES
 from workflow.study import FLOOR, Study
 from workflow.training.train import Record
 
-CLASSES = ("background", "core", "rim")
+# names that pandas would take for a number or for nothing
+CLASSES = ("background", "1", "NA")
 
 
 class Case:
@@ -36,7 +38,7 @@ class Data:
             label[1:4, 1:4, 1:4] = 1
             if index < 7:
                 label[2, 2, 1:3] = 2
-            self.cases.append(Case(f"c{index}", label))
+            self.cases.append(Case(f"00{index}", label))
 
     def label(self, case):
         return case.array
@@ -47,8 +49,8 @@ class Data:
 
 SPLITS = pd.DataFrame(
     {
-        "case": [f"c{i}" for i in range(8)],
-        "subject": [f"c{i}" for i in range(8)],
+        "case": [f"00{i}" for i in range(8)],
+        "subject": [f"00{i}" for i in range(8)],
         "split": ["train", "train", "validation"] + ["test"] * 5,
     }
 )
@@ -61,10 +63,16 @@ STUDY = Study.model_validate(
             "generalized_dice": {},
             "published_generalized_dice_graph": {},
             "cross_entropy": {},
+            "weighted_cross_entropy": {"weight": "inverse_frequency"},
         },
     }
 )
-LEVEL = {"dice_ce": 0.8, "generalized_dice": 0.5, "published_generalized_dice_graph": 0.0}
+LEVEL = {
+    "dice_ce": 0.8,
+    "generalized_dice": 0.5,
+    "published_generalized_dice_graph": 0.0,
+    "weighted_cross_entropy": 0.3,
+}
 
 
 def rows(level):
@@ -119,13 +127,14 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summary(out):
-    table = pd.read_csv(out / "summary.csv", keep_default_na=False, na_values=[""])
+    table = files.read_table(out / "summary.csv")
     return table[table["checkpoint"] == "best"].set_index("loss")
 
 
 def test_every_loss_and_the_floor_have_a_row_best_first(summary):
     assert list(summary.index) == [
-        "dice_ce", "generalized_dice", "published_generalized_dice_graph", FLOOR, "cross_entropy",
+        "dice_ce", "generalized_dice", "weighted_cross_entropy",
+        "published_generalized_dice_graph", FLOOR, "cross_entropy",
     ]  # fmt: skip
     assert summary.loc[FLOOR, "mean_dice"] == 0
     assert math.isnan(summary.loc["cross_entropy", "mean_dice"])
@@ -136,24 +145,31 @@ def test_means_and_intervals_are_those_of_the_runs(summary):
     row = summary.loc["dice_ce"]
     assert row["mean_dice"] == pytest.approx(0.8, abs=0.01)
     assert row["mean_dice_low"] < row["mean_dice"] < row["mean_dice_high"]
-    assert row["dice_rim"] == row["rarest_dice"]
+    assert row["dice_NA"] == row["rarest_dice"]
 
 
 def test_collapse_counts_divergence_and_missed_classes(summary, out):
     assert summary.loc["published_generalized_dice_graph", "total"] == 2
     assert summary.loc["generalized_dice", "collapsed"] == 1
     assert summary.loc["dice_ce", "collapsed"] == 0
-    runs = pd.read_csv(out / "runs.csv").set_index(["loss", "seed"])
+    runs = files.read_table(out / "runs.csv").set_index(["loss", "seed"])
     assert runs.loc[("generalized_dice", 2), "collapse"] == "partial"
-    assert runs.loc[("published_generalized_dice_graph", 1), "collapsed_classes"] == "core;rim"
+    assert runs.loc[("published_generalized_dice_graph", 1), "collapsed_classes"] == "1;NA"
 
 
 def test_tiers(summary):
-    assert list(summary["tier"]) == ["best", "separable", "collapsed", "floor", "failed"]
+    assert list(summary["tier"]) == [
+        "best",
+        "separable",
+        "separable",
+        "collapsed",
+        "floor",
+        "failed",
+    ]
 
 
 def test_the_correction_is_compared_with_what_was_published(out):
-    comparisons = pd.read_csv(out / "comparisons.csv")
+    comparisons = files.read_table(out / "comparisons.csv")
     chosen = comparisons[
         (comparisons["contrast"] == "correction")
         & (comparisons["checkpoint"] == "best")
@@ -167,39 +183,49 @@ def test_the_correction_is_compared_with_what_was_published(out):
 
 
 def test_holm_never_lowers_a_p_value(out):
-    comparisons = pd.read_csv(out / "comparisons.csv").dropna(subset=["p"])
+    comparisons = files.read_table(out / "comparisons.csv").dropna(subset=["p"])
     assert (comparisons["p_holm"] >= comparisons["p"] - 1e-12).all()
 
 
 def test_absent_classes_are_an_endpoint_of_their_own(out):
-    absent = pd.read_csv(out / "absent.csv").set_index(["loss", "checkpoint"])
+    absent = files.read_table(out / "absent.csv").set_index(["loss", "checkpoint"])
     assert absent.loc[(FLOOR, "best"), "false_positive_rate"] == 0
     assert absent.loc[("dice_ce", "best"), "cases"] == 2
     assert absent.loc[("dice_ce", "best"), "false_positive_rate"] == 1
 
 
 def test_the_data_set_table_counts_voxels_and_presence(out):
-    dataset = pd.read_csv(out / "dataset.csv").set_index(["split", "class"])
-    assert dataset.loc[("all", "rim"), "prevalence"] == 7 / 8
-    assert dataset.loc[("train", "core"), "voxel_fraction"] == pytest.approx(25 / 216)
-    assert dataset.loc[("test", "core"), "cases"] == 5
+    dataset = files.read_table(out / "dataset.csv").set_index(["split", "class"])
+    assert dataset.loc[("all", "NA"), "prevalence"] == 7 / 8
+    assert dataset.loc[("train", "1"), "voxel_fraction"] == pytest.approx(25 / 216)
+    assert dataset.loc[("test", "1"), "cases"] == 5
 
 
-def test_cost_is_measured_on_runs_and_not_on_the_floor(out):
-    cost = pd.read_csv(out / "cost.csv").set_index("loss")
-    assert FLOOR not in cost.index
+def test_cost_is_that_of_the_runs_and_nothing_for_the_floor(out):
+    cost = files.read_table(out / "cost.csv").set_index("loss")
     assert cost.loc["dice_ce", "core_hours"] == pytest.approx(2 * 36 / 3600)
+    assert cost.loc[FLOOR, "core_hours"] == 0
+
+
+def test_the_floor_stands_in_every_table_of_losses(out):
+    for name in ("runs", "curves", "cases", "summary", "comparisons", "absent", "cost"):
+        assert FLOOR in set(files.read_table(out / f"{name}.csv")["loss"]), name
+
+
+def test_a_loss_that_diverged_without_a_score_has_collapsed_and_not_failed():
+    table = pd.DataFrame({"loss": ["x"], "collapse_rate": [1.0], "mean_dice": [math.nan]})
+    assert tables._tiers(table, pd.DataFrame(), "1", 0.95) == ["collapsed"]
 
 
 def test_slices_show_the_median_and_the_worst_case_for_every_loss_that_finished(out):
-    slices = pd.read_csv(out / "slices.csv")
+    slices = files.read_table(out / "slices.csv")
     with np.load(out / "slices.npz") as arrays:
         assert set(slices["key"]) == set(arrays)
     for kind in ("median", "worst"):
         roles = list(slices.loc[slices["kind"] == kind, "role"])
         assert roles == [
             "image", "reference", "dice_ce", "generalized_dice",
-            "published_generalized_dice_graph",
+            "published_generalized_dice_graph", "weighted_cross_entropy",
         ]  # fmt: skip
     assert set(slices["kind"]) == {"dataset", "median", "worst"}
 

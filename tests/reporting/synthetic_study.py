@@ -337,7 +337,8 @@ def _dataset(dataset, classes, prevalence, cases) -> pd.DataFrame:
         ):  # fmt: skip
             rows.append({"dataset": dataset, "split": split, "class": name, "class_index": index,
                          "cases": cases * share, "subjects": cases * share,
-                         "voxel_fraction": fraction, "prevalence": prevalent})  # fmt: skip
+                         "voxel_fraction": fraction, "prevalence": prevalent,
+                         "rarest": index == len(classes)})  # fmt: skip
     return pd.DataFrame(rows)
 
 

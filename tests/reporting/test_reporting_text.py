@@ -13,8 +13,8 @@ def summary(*rows: dict) -> pd.DataFrame:
     """A summary with defaults for everything that a test does not speak of."""
     usual = {
         "checkpoint": "best", "name": "", "family": "x", "published": False, "twin": "", "runs": 3,
-        "ok": 3, "diverged": 0, "failed": 0, "collapsed": 0, "tier": "best", "mean_dice": 0.6,
-        "rarest_dice": 0.5,
+        "ok": 3, "diverged": 0, "failed": 0, "collapsed": 0, "total": 0, "tier": "best",
+        "mean_dice": 0.6, "rarest_dice": 0.5,
     }  # fmt: skip
     table = pd.DataFrame([{**usual, "name": row["loss"], **row} for row in rows])
     table["mean_dice_low"], table["mean_dice_high"] = table["mean_dice"] - 0.1, 0.9
@@ -54,11 +54,12 @@ def test_collapse_is_told_first_and_with_its_runs() -> None:
     table = summary(
         {"loss": "dice", "mean_dice": 0.7},
         {"loss": "focal", "mean_dice": 0.3, "collapsed": 1, "tier": "separable"},
-        {"loss": "combo", "mean_dice": 0.0, "collapsed": 3, "tier": "collapsed"},
+        {"loss": "combo", "mean_dice": 0.0, "collapsed": 3, "total": 3, "tier": "collapsed"},
     )
     told = text.verdict(study(table))[0]
     assert told.startswith(
-        "On D, 2 of 3 losses collapsed (Combo in every run, Focal in 1 of 3 runs);"
+        "On D, of 3 losses, 1 lost every class (Combo in every run) "
+        "and 1 lost some class (Focal in 1 of 3 runs);"
     )
     assert "Dice stands alone in the best tier with a mean Dice of 0.70 [0.60, 0.90]" in told
 
@@ -75,6 +76,16 @@ def test_best_tier_without_collapse() -> None:
         "1 other cannot be separated from the highest mean Dice, 0.70 [0.60, 0.90] with Dice: "
         "Dice CE (down to 0.69)" in told
     )
+
+
+def test_divergence_is_not_called_a_lost_class() -> None:
+    table = summary(
+        {"loss": "dice"},
+        {"loss": "combo", "collapsed": 3, "diverged": 3, "ok": 0, "tier": "collapsed"},
+    )
+    told = text.verdict(study(table))[0]
+    assert "of 2 losses, 1 diverged (Combo in every run);" in told
+    assert "lost" not in told
 
 
 def test_nothing_separable_is_said() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import losses
+from workflow.study import StudyError
 from workflow.training import train as module
 from workflow.training.train import Run, train
 
@@ -91,6 +92,30 @@ def test_a_loss_that_becomes_non_finite_is_diverged_and_still_scored(
     assert curve["step"].max() == 4
 
 
+def test_a_run_that_diverges_before_its_first_validation_is_scored_as_both_checkpoints(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    study = with_loss(study, monkeypatch, Broken(1, lambda value: value * math.nan))
+    status, _, cases = run(study, prepared, splits, tmp_path)
+    assert (status["status"], status["steps"], status["best_step"]) == ("diverged", 1, 0)
+    best, last = (
+        cases[cases["checkpoint"] == c].drop(columns="checkpoint") for c in ("best", "last")
+    )
+    assert len(best)
+    pd.testing.assert_frame_equal(best.reset_index(drop=True), last.reset_index(drop=True))
+
+
+def test_an_error_while_scoring_is_a_row_as_well(study, prepared, splits, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(module, "score_case", full)
+    status, curve, cases = run(study, prepared, splits, tmp_path)
+    assert status["status"] == "failed"
+    assert "no space left" in status["reason"]
+    assert len(curve) and cases.empty
+
+
 def test_a_gradient_that_becomes_non_finite_is_diverged_before_the_weights_are(
     study, prepared, splits, tmp_path, monkeypatch
 ):
@@ -134,5 +159,5 @@ def test_best_is_the_latest_of_the_best_validations(study, prepared, splits, tmp
 
 def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match="'cuda', which this machine does not have"):
+    with pytest.raises(StudyError, match=r"training\.accelerator: this machine has no 'cuda'"):
         module.networks.accelerator("cuda")

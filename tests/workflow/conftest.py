@@ -30,6 +30,7 @@ seeds: [1]
 losses:
   dice: {}
   lovasz_softmax: {}
+  weighted_cross_entropy: {weight: inverse_frequency}
   generalized_dice: {}
   published_generalized_dice_graph: {}
   raises: {name: "mine.py:Raises"}
@@ -37,8 +38,12 @@ losses:
 MINE = """
 import torch
 class Raises(torch.nn.Module):
+    calls = 0
     def forward(self, logits, labels):
-        raise RuntimeError("no such idea")
+        self.calls += 1
+        if self.calls > 3:
+            raise RuntimeError("no such idea")
+        return torch.nn.functional.cross_entropy(logits, labels)
 """
 
 
@@ -66,7 +71,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=280,
+            timeout=900,
         )
 
     def planned(self, *words: str) -> dict[str, set[str]]:

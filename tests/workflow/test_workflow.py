@@ -53,7 +53,7 @@ def test_the_floor_stands_in_the_tables(finished):
 def test_every_loss_of_a_seed_saw_the_same_weights_and_patches(finished):
     runs = pd.read_csv(finished.results / "tables" / "runs.csv")
     trained = runs[(runs["steps"] == 6)]
-    assert len(trained) == 4
+    assert len(trained) == 5
     for column in ("initial_weights_sha256", "patch_order_sha256"):
         assert trained.groupby("seed")[column].nunique().eq(1).all()
 
@@ -78,6 +78,24 @@ def test_editing_a_loss_retrains_the_losses_of_its_file_and_nothing_else(changed
     assert set(jobs) <= AFTER_TRAINING | {"train"}
 
 
+def test_a_second_study_on_the_same_data_repeats_nothing_of_the_first(changed):
+    other = changed.root / "other.yaml"
+    other.write_text(changed.study.read_text().replace("A tiny study", "Another study"))
+    done = changed.snakemake("results/other/splits.csv", study=other)
+    assert done.returncode == 0, done.stdout
+    assert "prepare" not in done.stdout
+    assert changed.planned() == {}
+
+
+def test_a_loss_that_cannot_work_on_these_classes_stops_before_training(fresh):
+    text = fresh.study.read_text().replace("{weight: inverse_frequency}", "{weight: [1, 2]}")
+    fresh.study.write_text(text)
+    for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake()):
+        assert done.returncode != 0
+        assert "losses.weighted_cross_entropy: on a trial batch of 4 classes" in done.stdout
+    assert not (fresh.results / "runs").exists()
+
+
 def test_editing_a_loss_of_the_users_own_retrains_it(changed):
     file = changed.root / "mine.py"
     file.write_text(file.read_text().replace("idea", "plan"))
@@ -89,8 +107,9 @@ def test_editing_a_loss_of_the_users_own_retrains_it(changed):
     [
         ("A tiny study", "Another title", None),
         ("  dice: {}", "  dice: {smooth_nr: 1.0}", {"dice"}),
-        ("seeds: [1]", "seeds: [1, 2]", {"dice", "lovasz_softmax", "generalized_dice",
-                                         "published_generalized_dice_graph", "raises"}),
+        ("seeds: [1]", "seeds: [1, 2]", {"dice", "lovasz_softmax", "generalized_dice", "raises",
+                                         "weighted_cross_entropy",
+                                         "published_generalized_dice_graph"}),
         ("  lovasz_softmax: {}\n", "", None),
     ],
 )  # fmt: skip
@@ -114,7 +133,7 @@ def test_a_lost_run_is_repeated_and_equals_the_first(changed):
 
 def test_single_keys_are_replaced_on_the_command_line(fresh):
     jobs = fresh.planned("--config", "seeds=[5,6]", "training={steps: 4}")
-    assert len(jobs["train"]) == 5
+    assert len(jobs["train"]) == 6
     done = fresh.snakemake("results/tiny/config.yaml", "--config", "training={steps: 4}")
     assert done.returncode == 0, done.stdout
     text = (fresh.results / "config.yaml").read_text()
@@ -133,7 +152,7 @@ def test_an_unknown_key_stops_before_anything_is_written(fresh):
 def test_check_tells_what_a_study_holds(fresh):
     done = fresh.workflow("check", "tiny.yaml")
     assert done.returncode == 0, done.stdout
-    assert "5 losses x 1 seeds = 5 runs" in done.stdout
+    assert "6 losses x 1 seeds = 6 runs" in done.stdout
     assert "8 cases, classes background, edema" in done.stdout
     assert not (fresh.root / "results").exists()
 

@@ -25,7 +25,7 @@ def write(study: Study, prepared: Prepared, runs: dict[tuple[str, int], Path], o
     whatever they look like.
     """
     rows, arrays = [], {}
-    for row, array in _slices(study, prepared, runs, pd.read_csv(out / "cases.csv")):
+    for row, array in _slices(study, prepared, runs, files.read_table(out / "cases.csv")):
         key = f"slice{len(rows)}"
         rows.append({"key": key} | row)
         arrays[key] = array

@@ -21,7 +21,7 @@ RUN_COLUMNS = (
     "dataset", "loss", "learning_rate", "seed", "status", "reason", "steps", "best_step",
     "seconds", "startup_seconds", "training_seconds", "validation_seconds", "evaluation_seconds",
     "seconds_per_step", "loss_share", "peak_memory_mib", "initial_weights_sha256",
-    "patch_order_sha256", "collapsed", "collapse", "collapsed_classes",
+    "patch_order_sha256", "collapsed", "collapse", "collapsed_classes", "commit", "torch",
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def write_all(
     folders = list(runs)
     cases = pd.concat(
         [_floor_cases(study, prepared, splits)]
-        + [table for f in folders if len(table := pd.read_csv(f / "cases.csv"))],
+        + [table for f in folders if len(table := files.read_table(f / "cases.csv"))],
         ignore_index=True,
     )
     status = pd.concat(
@@ -52,7 +52,13 @@ def write_all(
     tables = {
         "dataset": dataset,
         "runs": run_table,
-        "curves": pd.concat([pd.read_csv(f / "curve.csv") for f in folders], ignore_index=True),
+        "curves": pd.concat(
+            [
+                _floor_curves(prepared, splits),
+                *(files.read_table(f / "curve.csv") for f in folders),
+            ],
+            ignore_index=True,
+        ),
         "cases": cases,
         "summary": summary,
         "comparisons": _comparisons(study, cases, dataset),
@@ -70,15 +76,16 @@ def cards(study: Study) -> list[dict]:
     for label, entry in study.losses.items():
         card = losses.card(entry.name)
         texts = {field.name: getattr(card, field.name) for field in dataclasses.fields(card)}
-        texts |= {"published": card.published, "defaults": dict(card.defaults)}
+        # a required option has no default, and the study gives its value
+        defaults = {k: v for k, v in card.defaults.items() if v is not losses.REQUIRED}
+        texts |= {"published": card.published, "defaults": defaults}
         found.append({"label": label} | texts | {"options": texts["defaults"] | entry.options})
     return found
 
 
 def rarest_class(dataset: pd.DataFrame) -> str:
     """The foreground class with the fewest voxels in the training cases."""
-    train = dataset[(dataset["split"] == "train") & (dataset["class_index"] > 0)]
-    return train.loc[train["voxel_fraction"].idxmin(), "class"]
+    return next(iter(dataset.loc[dataset["rarest"], "class"]))
 
 
 def case_scores(cases: pd.DataFrame, endpoint: str, rarest: str) -> pd.DataFrame:
@@ -114,6 +121,19 @@ def _floor_cases(study: Study, prepared: Prepared, splits: pd.DataFrame) -> pd.D
     both = [table.assign(checkpoint=c) for c in ("last", "best")]
     table = pd.concat(both, ignore_index=True).assign(**key)
     return table[[*key, "checkpoint", *(c for c in table if c not in key and c != "checkpoint")]]
+
+
+def _floor_curves(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
+    """What predicting nothing scores on validation, at step 0."""
+    validation = set(splits.loc[splits["split"] == "validation", "case"])
+    key = {"dataset": prepared.name, "loss": FLOOR, "learning_rate": math.nan, "seed": 0}
+    at = {"step": 0, "split": "validation"}
+    rows = []
+    for index, name in enumerate(prepared.classes):
+        rows.append({"quantity": "predicted_fraction", "class": name, "value": float(index == 0)})
+        if index and any(c.voxels[name] for c in prepared.cases if c.name in validation):
+            rows.append({"quantity": "dice", "class": name, "value": 0.0})
+    return pd.DataFrame([key | at | row for row in rows])
 
 
 def _floor_run(study: Study, prepared: Prepared) -> pd.DataFrame:
@@ -165,7 +185,10 @@ def _dataset(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
                     "prevalence": (voxels[:, index] > 0).mean(),
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    train = table[(table["split"] == "train") & (table["class_index"] > 0)]
+    rarest = train.loc[train["voxel_fraction"].idxmin(), "class"]
+    return table.assign(rarest=table["class"] == rarest)
 
 
 def _summary(
@@ -278,14 +301,15 @@ def _tiers(summary: pd.DataFrame, cases: pd.DataFrame, rarest: str, confidence: 
             for label, adjusted in zip(others, statistics.holm(p), strict=True)
             if adjusted < 1 - confidence
         }
-    names = set(standing["loss"])
     return [
         "floor" if label == FLOOR
+        else "collapsed" if rate > 0.5
         else "failed" if math.isnan(mean)
-        else "collapsed" if label not in names
         else "separable" if label in separable
         else "best"
-        for label, mean in zip(summary["loss"], summary["mean_dice"], strict=True)
+        for label, mean, rate in zip(
+            summary["loss"], summary["mean_dice"], summary["collapse_rate"], strict=True
+        )
     ]  # fmt: skip
 
 
@@ -296,6 +320,8 @@ def _difference(
     a, b = (
         case_scores(cases[cases["loss"] == label], endpoint, rarest) for label in (loss, against)
     )
+    if loss == FLOOR:  # it has no seed of its own: the same for each
+        a = pd.DataFrame(0.0, index=b.index, columns=b.columns)
     difference = (a - b).dropna(axis=0, how="all").dropna(axis=1, how="any")
     seeds, count = difference.shape
     return statistics.crossed_mean(difference.to_numpy(), confidence), seeds, count
@@ -304,7 +330,11 @@ def _difference(
 def _comparisons(study: Study, cases: pd.DataFrame, dataset: pd.DataFrame) -> pd.DataFrame:
     """Every loss against the reference loss, every corrected loss against the published one."""
     reference = study.comparison.reference_loss
-    pairs = [("reference", label, reference, "") for label in study.losses if label != reference]
+    pairs = [
+        ("reference", label, reference, "")
+        for label in (*study.losses, FLOOR)
+        if label != reference
+    ]
     for label, entry in study.losses.items():
         if twin := corrected_label(study, label):
             pairs.append(("correction", twin, label, losses.card(entry.name).reason))
@@ -357,7 +387,7 @@ def _absent(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cost(runs: pd.DataFrame) -> pd.DataFrame:
-    by_loss = runs[runs["loss"] != FLOOR].groupby(["dataset", "loss"], sort=False)
+    by_loss = runs.groupby(["dataset", "loss"], sort=False)
     return by_loss.agg(
         seconds_per_step=("seconds_per_step", "median"),
         loss_share=("loss_share", "median"),

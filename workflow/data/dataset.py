@@ -106,6 +106,8 @@ def load_label(case: Case) -> tuple[np.ndarray, np.ndarray]:
             raise DataError(
                 f"{case.label}: {broken.size} label values are not integers, such as {broken[0]:g}"
             )
+    if voxels.size and not -(2**31) <= voxels.min() <= voxels.max() < 2**31:
+        raise DataError(f"{case.label}: label values up to {voxels.max():g}, expected 32 bits")
     return voxels.astype(np.int32), affine
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from workflow import files
+
 FLOOR = "all_background"
 TABLES = (
     "dataset",
@@ -24,17 +26,6 @@ TABLES = (
     "cost",
     "slices",
 )
-TEXT_COLUMNS = {
-    "absent": ("dataset", "loss", "checkpoint", "class"),
-    "cases": ("dataset", "loss", "checkpoint", "case", "subject", "class"),
-    "comparisons": ("dataset", "checkpoint", "contrast", "loss", "against", "endpoint", "reason"),
-    "cost": ("dataset", "loss"),
-    "curves": ("dataset", "loss", "split", "quantity", "class"),
-    "dataset": ("dataset", "split", "class"),
-    "runs": ("dataset", "loss", "status", "reason", "collapse", "collapsed_classes"),
-    "slices": ("key", "kind", "case", "subject", "axis", "role"),
-    "summary": ("dataset", "loss", "checkpoint", "name", "family", "twin", "tier"),
-}
 
 
 @dataclass
@@ -130,17 +121,10 @@ class Study:
 
     @cached_property
     def rarest(self) -> str:
-        """The class that the summary's rarest_dice speaks of; else the smallest one."""
-        for name in self.classes:
-            columns = [f"dice_{name}", "rarest_dice"]
-            if set(columns) <= set(self.summary.columns):
-                own, rarest = self.summary[columns].dropna().to_numpy().T
-                told = len(set(own)) > 1 or len(self.classes) == 1
-                if told and np.allclose(own, rarest):
-                    return name
-        rows = self.class_sizes()
-        rows = rows[rows["class"].isin(self.classes)] if len(rows) else rows
-        return str(rows.sort_values("voxel_fraction")["class"].iloc[0]) if len(rows) else ""
+        """The foreground class that rarest_dice speaks of."""
+        if self.dataset.empty:
+            return ""
+        return next(iter(self.dataset.loc[self.dataset["rarest"].astype(bool), "class"]), "")
 
     def class_sizes(self, split: str = "all") -> pd.DataFrame:
         """Voxel fraction and prevalence of each class in one split (any, if it is missing)."""
@@ -183,30 +167,6 @@ class Study:
         return degree if degree in ("partial", "total") else "none"
 
 
-def truth(column: pd.Series) -> pd.Series:
-    """A column of booleans, however CSV spelled them; missing is False."""
-    return column.astype(str).str.strip().str.lower().isin(["true", "1", "1.0", "yes"])
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of the contract; empty if the study did not leave it."""
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
-        return pd.DataFrame()
-    text = {name: str for name in TEXT_COLUMNS.get(path.stem, ())}
-    # A class or case may be called "None" or "NA": only text columns need protection from pandas.
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=_missing(path))
-    for name in {"summary": ("published",), "runs": ("collapsed",)}.get(path.stem, ()):
-        if name in table.columns:
-            table[name] = truth(table[name])
-    return table
-
-
-def _missing(path: Path) -> dict[str, list[str]]:
-    header = pd.read_csv(path, nrows=0).columns
-    text = TEXT_COLUMNS.get(path.stem, ())
-    return {name: ["", "nan", "NaN", "None", "NA"] for name in header if name not in text}
-
-
 def read_study(study_dir: Path) -> Study:
     """Everything that the reporting room needs from `results/<study>/`."""
     study_dir = Path(study_dir)
@@ -216,7 +176,7 @@ def read_study(study_dir: Path) -> Study:
         config=_load(study_dir / "config.yaml", yaml.safe_load, {}),
         environment=_load(study_dir / "environment.json", json.loads, {}),
         cards=_load(tables / "cards.json", json.loads, []),
-        **{name: read_table(tables / f"{name}.csv") for name in TABLES},
+        **{name: files.read_table(tables / f"{name}.csv") for name in TABLES},
     )
     if len(study.runs):  # the floor is no run: nothing was trained
         study.runs = study.runs[study.runs["loss"] != FLOOR].reset_index(drop=True)

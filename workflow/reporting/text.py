@@ -88,24 +88,38 @@ def _only_loss(where: str, row: pd.Series) -> str:
 
 
 def _collapse_clause(table: pd.DataFrame) -> str:
-    collapsed = table[table["collapsed"] > 0]
-    broken = int(table["failed"].sum())
-    clause = f"{len(collapsed)} of {count(len(table), 'loss', 'losses')} collapsed"
-    if collapsed.empty:
-        clause = f"none of the {count(len(table), 'loss', 'losses')} collapsed in any run"
-    always = collapsed["collapsed"] == collapsed["ok"] + collapsed["diverged"]
+    """Collapse by its grade: losing every class and losing one are not the same word."""
+    diverged = table[table["diverged"] > 0]
+    whole = table[table["diverged"] == 0]
+    wholly = whole[whole["total"] > 0]
+    partly = whole[(whole["collapsed"] > 0) & (whole["total"] == 0)]
+    told = [
+        f"{len(rows)} {verb} ({_fates(rows, grade)})"
+        for rows, verb, grade in (
+            (diverged, "diverged", "diverged"),
+            (wholly, "lost every class", "total"),
+            (partly, "lost some class", "collapsed"),
+        )
+        if len(rows)
+    ]
+    losses, broken = count(len(table), "loss", "losses"), int(table["failed"].sum())
+    clause = f"of {losses}, {listing(told)}" if told else f"none of the {losses} collapsed"
+    return f"{clause}, and {count(broken, 'run')} failed" if broken else clause
+
+
+def _fates(table: pd.DataFrame, grade: str) -> str:
+    """Which losses, and in how many of their finished runs."""
+    always = table[grade] == table["ok"] + table["diverged"]
     told = []
     if always.any():
-        names = shortened([readable(label) for label in collapsed.loc[always, "loss"]], 8)
+        names = shortened([readable(label) for label in table.loc[always, "loss"]], 8)
         told.append(f"{names} in every run")
     told += [
-        f"{readable(row['loss'])} in {int(row['collapsed'])} of "
+        f"{readable(row['loss'])} in {int(row[grade])} of "
         f"{count(int(row['ok'] + row['diverged']), 'run')}"
-        for _, row in collapsed[~always].iterrows()
+        for _, row in table[~always].iterrows()
     ]
-    if told:
-        clause += f" ({', '.join(told)})"
-    return f"{clause} and {count(broken, 'run')} failed" if broken else clause
+    return ", ".join(told)
 
 
 def _best_clause(study: Study, table: pd.DataFrame) -> str:

@@ -1,7 +1,5 @@
 # What a result depends on, beyond its input files.
 
-from losses import sources as loss_sources
-
 
 def code(*places):
     """What the sources of these folders or files do; comments and layout do not count."""
@@ -13,15 +11,9 @@ def code(*places):
     return provenance.code_sha256(files)
 
 
-def run_settings(wildcards):
-    """A change of any of it, and of nothing else, retrains the run."""
-    loss_code = provenance.code_sha256(loss_sources(STUDY.losses[wildcards.loss].name))
-    return f"{STUDY.run_fingerprint(wildcards.loss)} {loss_code}"
-
-
-def raw_files(study):
+def raw_files(data):
     """Every file of the data set, so that a replaced image or label is prepared again."""
-    root = paths.raw(study)
-    if study.dataset.source != "folder":
+    root = paths.raw(data)
+    if data.dataset.source != "folder":
         return [str(root / "dataset.json")]
     return [str(f) for f in sorted(root.glob("**/*")) if f.is_file()]

@@ -18,7 +18,8 @@ rule compare:
         config=rules.configure.output.config,
     output:
         # `update`, because the old tables stay until each new one is whole
-        update(TABLES),
+        update(report(TABLES, category="Tables")),
+        environment=f"{RESULTS}/environment.json",
     log:
         f"{RESULTS}/logs/compare.log",
     params:

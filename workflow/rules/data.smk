@@ -1,51 +1,46 @@
-# From a study to prepared arrays and splits.
+# From a study to prepared arrays and splits. What studies share knows nothing of any of them.
 
 
 rule configure:
     output:
         config=f"{RESULTS}/config.yaml",
-        environment=f"{RESULTS}/environment.json",
     log:
         f"{RESULTS}/logs/configure.log",
     params:
         # a function, because braces in a plain string would be taken for wildcards
         study=lambda wildcards: STUDY.as_yaml(),
     shell:
-        "python -m workflow configure {params.study:q} {output.config:q} {output.environment:q} "
-        "--log {log:q}"
+        "python -m workflow configure {params.study:q} {output.config:q} --log {log:q}"
 
 
 if STUDY.dataset.source != "folder":
 
     rule dataset:
-        input:
-            config=ancient(rules.configure.output.config),
         output:
-            f"{paths.raw(STUDY)}/dataset.json",
+            f"{paths.raw(DATA)}/dataset.json",
         log:
-            f"{RESULTS}/logs/dataset.log",
+            f"{RESOURCES}/dataset.log",
         params:
-            settings=STUDY.fingerprint("dataset"),
+            settings=lambda wildcards: DATA.model_dump_json(),
             code=code("workflow/data/phantom.py"),
         shell:
-            "python -m workflow dataset {input.config:q} {output:q} --log {log:q}"
+            "python -m workflow dataset {params.settings:q} {output:q} --log {log:q}"
 
 
 rule prepare:
     input:
-        raw_files(STUDY),
-        config=ancient(rules.configure.output.config),
+        raw_files(DATA),
     output:
         f"{RESOURCES}/prepared/prepared.json",
     log:
-        f"{RESULTS}/logs/prepare.log",
+        f"{RESOURCES}/prepare.log",
     params:
-        settings=STUDY.data_fingerprint(),
+        settings=lambda wildcards: DATA.model_dump_json(),
         code=code(
             *(f"workflow/data/{m}.py" for m in ("dataset", "faults", "layout", "nifti", "prepare"))
         ),
     shell:
-        "python -m workflow prepare {input.config:q} {output:q} --log {log:q}"
+        "python -m workflow prepare {params.settings:q} {output:q} --log {log:q}"
 
 
 rule split:

@@ -34,7 +34,7 @@ rule report:
         rules.figures.output,
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         config=rules.configure.output.config,
-        environment=rules.configure.output.environment,
+        environment=rules.compare.output.environment,
     output:
         update(f"{RESULTS}/report.html"),
     log:

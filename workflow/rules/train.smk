@@ -1,5 +1,6 @@
 # One job is one run: a loss, a learning rate and a seed.
 
+from losses import sources as loss_sources
 from workflow.training.network import accelerator
 
 RUN = f"{RESULTS}/runs/{STUDY.dataset.name}/{{loss}}/lr-{{rate}}/seed-{{seed}}"
@@ -9,12 +10,35 @@ TRAINING_CODE = code(
     "workflow/data/patches.py",
     "workflow/data/prepare.py",
 )
+# a change of any of it, and of nothing else, retrains the runs of a loss
+SETTINGS = {
+    label: f"{STUDY.run_fingerprint(label)} {provenance.code_sha256(loss_sources(loss.name))}"
+    for label, loss in STUDY.losses.items()
+}
+
+
+# what would fail in every run of a loss fails here, before the first
+rule trial:
+    input:
+        prepared=rules.prepare.output,
+        splits=rules.split.output,
+        config=ancient(rules.configure.output.config),
+    output:
+        f"{RESULTS}/trial.json",
+    log:
+        f"{RESULTS}/logs/trial.log",
+    params:
+        settings=list(SETTINGS.values()),
+    shell:
+        "python -m workflow trial {input.config:q} {input.prepared:q} {input.splits:q} "
+        "{output:q} --log {log:q}"
 
 
 rule train:
     input:
         prepared=rules.prepare.output,
         splits=rules.split.output,
+        trial=ancient(rules.trial.output),
         config=ancient(rules.configure.output.config),
     output:
         curve=f"{RUN}/curve.csv",
@@ -28,7 +52,7 @@ rule train:
         mem_mb=2000,
         gpu=int(accelerator(STUDY.training.accelerator).type == "cuda"),
     params:
-        settings=run_settings,
+        settings=lambda wildcards: SETTINGS[wildcards.loss],
         code=TRAINING_CODE,
     shell:
         "python -m workflow train {input.config:q} {input.prepared:q} {input.splits:q} "

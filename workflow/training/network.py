@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from monai.networks.nets import UNet
 
+from workflow.study import StudyError
+
 
 def build(
     in_channels: int,
@@ -64,5 +66,5 @@ def accelerator(wish: str = "auto") -> torch.device:
     if wish == "auto":
         wish = next(name for name, there in available.items() if there)
     if not available[wish]:
-        raise RuntimeError(f"training.accelerator is '{wish}', which this machine does not have")
+        raise StudyError(f"training.accelerator: this machine has no '{wish}'")
     return torch.device(wish)

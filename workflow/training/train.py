@@ -21,13 +21,14 @@ import pandas as pd
 import psutil
 import torch
 
-from workflow import files
+from workflow import files, provenance
 from workflow.data.patches import PatchSampler
 from workflow.data.prepare import Prepared
 from workflow.evaluation.metrics import SCORES, confusion_counts, dice, score_case
 from workflow.evaluation.predict import label_map, predict
 from workflow.study import Study
 from workflow.training import network as networks
+from workflow.training import objective
 
 LOG = logging.getLogger("rareclass")
 
@@ -89,20 +90,16 @@ def train(study: Study, prepared: Prepared, splits: pd.DataFrame, run: Run, out:
     loss (or anything else) raised: the reason is in ``status.json``, the traceback in the log.
     """
     record = Record()
-    trainer = None
     try:
         trainer = Trainer(study, prepared, splits, run, record)
-        trainer.fit()
-        record.status |= {"status": "ok", "reason": ""}
-    except Diverged as error:
-        record.status |= {"status": "diverged", "reason": str(error)}
-        LOG.warning("%s: diverged: %s", trainer.name, error)
+        outcome = trainer.fit()
+        trainer.evaluate()
+        record.status |= outcome
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         record.status |= {"status": "failed", "reason": reason}
         LOG.error("%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc())
-    if trainer and record.status["status"] != "failed":
-        trainer.evaluate()
+    record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
     record.status["seconds"] = time.time() - psutil.Process().create_time()
     record.status["peak_memory_mib"] = _peak_memory_mib()
     record.write(out, run.key(prepared.name))
@@ -130,7 +127,7 @@ class Trainer:
             for split, rows in splits.groupby("split")
         }
         voxels = [sum(case.voxels[c] for case in self.cases["train"]) for c in prepared.classes]
-        self.loss = study.losses[run.loss].create(voxels)
+        self.loss = objective.create(study.losses[run.loss], voxels)
         total = sum(voxels)
         self.network = networks.build(
             len(prepared.channels),
@@ -154,8 +151,11 @@ class Trainer:
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
 
-    def fit(self) -> None:
-        """Trains for the study's steps; validates before the first, every K-th and the last."""
+    def fit(self) -> dict[str, str]:
+        """Trains for the study's steps; validates before the first, every K-th and the last.
+
+        Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
+        """
         training = self.study.training
         sampler = PatchSampler(
             [self.prepared.image(case) for case in self.cases["train"]],
@@ -167,7 +167,7 @@ class Trainer:
             intensity=training.intensity_jitter,
             seed=self.run.seed,
         )
-        status = self.record.status
+        status, outcome = self.record.status, {"status": "ok", "reason": ""}
         status["startup_seconds"] = time.time() - psutil.Process().create_time()
         try:
             self.validate()
@@ -175,6 +175,9 @@ class Trainer:
                 until = min(training.steps, self.step + training.validate_every)
                 self._train_until(until, iter(sampler))
                 self.validate()
+        except Diverged as error:
+            outcome = {"status": "diverged", "reason": str(error)}
+            LOG.warning("%s: diverged: %s", self.name, error)
         finally:
             status |= {
                 "steps": self.step,
@@ -184,7 +187,10 @@ class Trainer:
                 "validation_seconds": self.seconds["validation"],
                 "seconds_per_step": self.seconds["training"] / max(1, self.step),
             }
-        status["loss_share"] = self._loss_seconds(next(iter(sampler))) / status["seconds_per_step"]
+        if self.step:
+            share = self._loss_seconds(next(iter(sampler))) / status["seconds_per_step"]
+            status["loss_share"] = share
+        return outcome
 
     def _train_until(self, until: int, batches: Iterator) -> None:
         self.network.train()
@@ -237,6 +243,8 @@ class Trainer:
         for _ in range(repeats):
             started = time.perf_counter()
             torch.autograd.grad(self.loss(logits, labels), logits)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
         return float(np.median(times))
 
@@ -289,9 +297,9 @@ class Trainer:
         """Scores every test case with the last and the best weights."""
         started = time.perf_counter()
         last = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        checkpoints = {"last": (self.step, last)}
-        if self.best:
-            checkpoints["best"] = self.best[1:]
+        # a run that diverged before its first validation has nothing better than its last weights
+        best = self.best[1:] if self.best else (self.step, last)
+        checkpoints = {"last": (self.step, last), "best": best}
         scored: dict[int, tuple] = {}
         for checkpoint, (step, weights) in checkpoints.items():
             if step not in scored:

@@ -1,0 +1,55 @@
+"""The loss of a run, with what its options take from the training cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+import losses
+from workflow.study import CLASS_FREQUENCY_WORDS, Loss, StudyError
+
+
+def create(loss: Loss, class_voxels: Sequence[int]):
+    """The loss itself; ``class_voxels`` of the training cases resolve a ``weight`` in words."""
+    options = dict(loss.options)
+    if options.get("weight") in CLASS_FREQUENCY_WORDS:
+        options["weight"] = inverse_frequency(class_voxels)
+    return losses.create(loss.name, **options)
+
+
+def inverse_frequency(class_voxels: Sequence[int]) -> list[float]:
+    """Weight of each class: 1 / voxels in the training cases, scaled to mean 1.
+
+    >>> inverse_frequency([300, 100])
+    [0.5, 1.5]
+    """
+    inverse = [1 / voxels for voxels in class_voxels]
+    return [len(inverse) * value / sum(inverse) for value in inverse]
+
+
+def trial(entries: dict[str, Loss], class_voxels: Sequence[int]) -> dict[str, float]:
+    """The value of each loss on a tiny random batch, forward and backward.
+
+    Raises ``StudyError`` with one line for each loss that raises, is no scalar or has no gradient:
+    what would fail in every run should fail before the first.
+    """
+    generator = torch.Generator().manual_seed(0)
+    classes = len(class_voxels)
+    logits = torch.randn((2, classes, 8, 8, 8), generator=generator)
+    labels = torch.randint(classes, (2, 8, 8, 8), generator=generator)
+    values, faults = {}, []
+    for label, entry in entries.items():
+        try:
+            leaf = logits.clone().requires_grad_()
+            value = create(entry, class_voxels)(leaf, labels)
+            if value.ndim:
+                raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
+            torch.autograd.grad(value, leaf)
+            values[label] = value.item()
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            faults.append(f"losses.{label}: on a trial batch of {classes} classes: {reason}")
+    if faults:
+        raise StudyError("\n".join(faults))
+    return values
