@@ -23,6 +23,8 @@ except StudyError as error:
 
 NAME = study_files[0].stem
 RESULTS = str(paths.results(NAME))
+# plain text: `ancient(rules.configure.output.config)` would mark that output for every later use
+CONFIG = f"{RESULTS}/config.yaml"
 DATA = STUDY.data()
 RESOURCES = str(paths.resources(DATA))
 # relative, so that a moved project reruns nothing

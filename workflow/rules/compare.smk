@@ -15,7 +15,7 @@ rule compare:
         ),
         prepared=rules.prepare.output,
         splits=rules.split.output,
-        config=rules.configure.output.config,
+        config=CONFIG,
     output:
         # `update`, because the old tables stay until each new one is whole
         update(report(TABLES, category="Tables")),

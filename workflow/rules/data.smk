@@ -3,7 +3,7 @@
 
 rule configure:
     output:
-        config=f"{RESULTS}/config.yaml",
+        config=CONFIG,
     log:
         f"{RESULTS}/logs/configure.log",
     params:
@@ -46,7 +46,7 @@ rule prepare:
 rule split:
     input:
         prepared=rules.prepare.output,
-        config=ancient(rules.configure.output.config),
+        config=ancient(CONFIG),
     output:
         f"{RESULTS}/splits.csv",
     log:

@@ -16,7 +16,7 @@ FIGURES = (
 rule figures:
     input:
         TABLES,
-        config=rules.configure.output.config,
+        config=CONFIG,
     output:
         svg=report(expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES), category="Figures"),
         png=expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
@@ -33,7 +33,7 @@ rule report:
         TABLES,
         rules.figures.output,
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
-        config=rules.configure.output.config,
+        config=CONFIG,
         environment=rules.compare.output.environment,
     output:
         update(f"{RESULTS}/report.html"),
@@ -50,7 +50,7 @@ rule paper:
         TABLES,
         rules.figures.output,
         source=CODE / "paper" / "paper.typ",
-        config=rules.configure.output.config,
+        config=CONFIG,
     output:
         update(f"{RESULTS}/paper.pdf"),
     log:

@@ -22,7 +22,7 @@ rule trial:
     input:
         prepared=rules.prepare.output,
         splits=rules.split.output,
-        config=ancient(rules.configure.output.config),
+        config=ancient(CONFIG),
     output:
         f"{RESULTS}/trial.json",
     log:
@@ -38,8 +38,8 @@ rule train:
     input:
         prepared=rules.prepare.output,
         splits=rules.split.output,
-        trial=ancient(rules.trial.output),
-        config=ancient(rules.configure.output.config),
+        trial=ancient(f"{RESULTS}/trial.json"),
+        config=ancient(CONFIG),
     output:
         curve=f"{RUN}/curve.csv",
         cases=f"{RUN}/cases.csv",
