@@ -6,7 +6,7 @@
 """
 
 from .base import SegmentationLoss
-from .catalogue import REQUIRED, Card, available, card, create, options, sources
+from .catalogue import REQUIRED, Card, available, card, collections, create, options, sources
 
 __all__ = [
     "REQUIRED",
@@ -14,6 +14,7 @@ __all__ = [
     "SegmentationLoss",
     "available",
     "card",
+    "collections",
     "create",
     "options",
     "sources",

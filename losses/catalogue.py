@@ -30,6 +30,30 @@ _FOLDER = Path(__file__).resolve().parent
 _PACKAGE = __package__
 _NOT_LOSSES = {"base", "catalogue", "counts"}
 
+# The 20 losses that Ma et al. compare: doi:10.1016/j.media.2021.102035
+_LOSS_ODYSSEY = (
+    "cross_entropy",
+    "weighted_cross_entropy",
+    "topk_cross_entropy",
+    "focal",
+    "distance_penalised_cross_entropy",
+    "sensitivity_specificity",
+    "dice",
+    "jaccard",
+    "tversky",
+    "generalized_dice",
+    "penalty_generalized_dice",
+    "asymmetric_similarity",
+    "focal_tversky",
+    "lovasz_softmax",
+    "exponential_logarithmic",
+    "dice_ce",
+    "dice_focal",
+    "dice_topk",
+    "dice_boundary",
+    "dice_hausdorff",
+)
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -65,7 +89,7 @@ class Card(About):
             "title": self.title,
             "family": self.family,
             "document": self.seed,
-            "corrected" if self.published else "published": ", ".join(twins),
+            "corrected" if isinstance(self.twin, str) else "published": ", ".join(twins),
             "why corrected": self.reason,
             "runs as is": self.runs_as_is,
             "formula": self.formula,
@@ -146,10 +170,21 @@ def card(name: str) -> Card:
         first_line = (inspect.getdoc(loss_class) or loss_class.__name__).splitlines()[0]
         about = About(title=first_line, family="user's own")
     texts = {entry.name: getattr(about, entry.name) for entry in fields(about)}
-    if about.seed is None:
+    if about.twin is None:
         twins = ((key, value.about.twin) for key, value in _classes().items())
         texts["twin"] = tuple(key for key, twin in twins if twin == name)
     return Card(**texts, name=name, defaults=options(name))
+
+
+def _collections() -> Mapping[str, tuple[str, ...]]:
+    published = [name for name in available() if card(name).published]
+    return MappingProxyType(
+        {
+            "loss_odyssey": _LOSS_ODYSSEY,
+            "seeds_as_published": tuple(published),
+            "seeds_corrected": tuple(sorted({card(name).twin for name in published})),
+        }
+    )
 
 
 def sources(name: str) -> tuple[Path, ...]:
@@ -298,3 +333,7 @@ def _check_callable(name: str, loss: object) -> None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+collections: Mapping[str, tuple[str, ...]] = _collections()
+"""Names of losses that belong together, under one name that a study can use for all of them."""

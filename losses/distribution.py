@@ -196,7 +196,126 @@ class TopkCrossEntropy(SegmentationLoss):
         self.k = check_number("k", k, 0, 100, above=True)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        return topk_mean(cross_entropy(logits, labels, reduction="none"), valid, self.k)
+
+
+def topk_mean(terms: Tensor, valid: Tensor | None, k: float) -> Tensor:
+    """Mean of the largest k percent of the terms of valid voxels, at least one."""
+    terms = terms.flatten() if valid is None else terms[valid]
+    hardest = max(1, int(len(terms) * k / 100))
+    return terms.topk(hardest, sorted=False).values.mean()
+
+
+class BalancedCrossEntropy(SegmentationLoss):
+    """Cross-entropy in which every class present in the batch has the same total weight.
+
+    Args:
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "balanced_cross_entropy"
+    about = About(
+        title="Balanced cross-entropy",
+        family="distribution",
+        formula=r"L = -\frac{1}{|C|} \sum_{c \in C} \frac{1}{V_c} \sum_{i: y_i = c} \log p_{ic}",
+        paper="Xie, S., Tu, Z. (2015). Holistically-nested edge detection. ICCV. "
+        "doi:10.1109/ICCV.2015.164, arXiv:1504.06375 (two classes, each weighted with the other's "
+        "share; here in the same ratio, for any number of classes, and normalised)",
+        reduction="mean over the voxels of each class in the batch, then over the classes present",
+        smoothing="none",
+        background="a class like any other",
+        absent_class="no term and no share of the mean",
+        value_range="[0, inf); ln C for a uniform prediction",
+    )
+
+    def __init__(self, *, ignore_index: int | None = None) -> None:
+        super().__init__(ignore_index=ignore_index)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        counted = labels if valid is None else labels[valid]
+        volumes = counted.flatten().bincount(minlength=logits.shape[1])
+        weight = 1 / volumes.to(logits.dtype).clamp_min(1)
         terms = cross_entropy(logits, labels, reduction="none")
-        terms = terms.flatten() if valid is None else terms[valid]
-        hardest = max(1, int(len(terms) * self.k / 100))
-        return terms.topk(hardest, sorted=False).values.mean()
+        return weighted_mean(terms, voxel_weights(labels, valid, weight))
+
+
+class LabelSmoothingCrossEntropy(VoxelLoss):
+    """Cross-entropy against labels of which a share is spread evenly over all classes.
+
+    Args:
+        label_smoothing: the share, 0 to 1; with 0 this is cross-entropy.
+        ignore_index: label of voxels to leave out.
+        reduction: "mean", "sum" or "none" (term of each voxel, 0 where ignored).
+    """
+
+    name = "label_smoothing_cross_entropy"
+    about = About(
+        title="Cross-entropy with label smoothing",
+        family="distribution",
+        formula=r"L = -\frac{1}{N} \sum_{i=1}^{N} \left( (1 - \epsilon) \log p_{i, y_i} +"
+        r" \frac{\epsilon}{C} \sum_{c=1}^{C} \log p_{ic} \right)",
+        paper="Szegedy, C., Vanhoucke, V., Ioffe, S., Shlens, J., Wojna, Z. (2016). Rethinking the "
+        "Inception architecture for computer vision. CVPR. doi:10.1109/CVPR.2016.308, "
+        "arXiv:1512.00567",
+        reduction="mean over all valid voxels of the batch",
+        smoothing="of the labels, not of a fraction: label_smoothing, 0.1",
+        background="a class like any other",
+        absent_class="the smoothed labels ask for a probability of label_smoothing / C of it at "
+        "every voxel",
+        value_range="[H, inf), H > 0 the entropy of a smoothed label; lowest where p equals it",
+    )
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.1,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+
+
+class GeneralisedCrossEntropy(VoxelLoss):
+    """Generalised cross-entropy: between cross-entropy (q to 0) and mean absolute error (q = 1).
+
+    Bounded, so that voxels with a wrong label cannot dominate.
+
+    Args:
+        q: 0 < q <= 1. With 1 the loss is 1 - p, which is half the mean absolute error.
+        weight: class weights of the mean, one for each class.
+        ignore_index: label of voxels to leave out.
+        reduction: "mean", "sum" or "none" (unweighted term of each voxel).
+    """
+
+    name = "generalised_cross_entropy"
+    about = About(
+        title="Generalised cross-entropy",
+        family="distribution",
+        formula=r"L = \frac{1}{N} \sum_{i=1}^{N} \frac{1 - p_{i, y_i}^q}{q}",
+        paper="Zhang, Z., Sabuncu, M. R. (2018). Generalized cross entropy loss for training deep "
+        "neural networks with noisy labels. NeurIPS. arXiv:1805.07836",
+        reduction="mean over all valid voxels of the batch, class-weighted if weight is given",
+        smoothing="none",
+        background="a class like any other",
+        absent_class="no term of its own, as in cross-entropy",
+        value_range="[0, 1 / q]",
+    )
+
+    def __init__(
+        self,
+        *,
+        q: float = 0.7,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
+        self.q = check_number("q", q, 0, 1, above=True)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        log_p = -cross_entropy(logits, labels, reduction="none")
+        return -torch.expm1(self.q * log_p) / self.q

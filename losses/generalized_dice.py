@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .base import About, SegmentationLoss, check_choice, check_flag, check_number, weighted_mean
-from .counts import soft_counts
+from .counts import SoftCounts, soft_counts
+
+_ABSENT = ("max", "zero", "eps", "relative", "floor", "cap", "skip")
 
 
 class GeneralizedDice(SegmentationLoss):
@@ -14,9 +19,18 @@ class GeneralizedDice(SegmentationLoss):
 
     Args:
         weighting: weight of a class of V voxels: "square" 1/V^2, "simple" 1/V, "uniform" 1.
-        absent: weight of a class with V = 0: "max" the largest weight of a present class of the
-            same image (MONAI's rule), "zero" none at all, "eps" the fixed number ``eps``.
-        eps: weight of an absent class under absent="eps", >= 0.
+        volumes: volume of each class in the training set, background first, in any unit. Then V is
+            that share of the image's voxels, the same for every image; ``absent`` concerns only a
+            class whose volume is given as 0.
+        absent: what happens to a class with V = 0. "max": the largest weight of a present class of
+            the same image (MONAI's rule). "zero": no weight at all. "eps": the fixed weight
+            ``eps``. "relative": ``eps`` times the largest weight of a present class. "floor": every
+            V, also of present classes, is raised to ``floor``. "cap": V counts as 1, then every
+            weight is lowered to ``cap`` times the smallest weight of a present class. "skip": an
+            image without every class does not take part.
+        eps: see ``absent``, >= 0.
+        floor: see ``absent``, in voxels, >= 1.
+        cap: see ``absent``, >= 1.
         batch: pool the batch, volumes included, instead of averaging over images.
         include_background: let class 0 take part.
         smooth_nr: added to the numerator, >= 0. It meets sums of order 1/V, so its effect grows
@@ -41,8 +55,10 @@ class GeneralizedDice(SegmentationLoss):
         "with the weights",
         background="class 0 takes part; left out with include_background=False",
         absent_class="set by absent: 'max' gives it the weight of the rarest class present, "
-        "'zero' removes it from value and gradient, 'eps' gives it the fixed weight eps; if no "
-        "class is left, value and gradient are 0",
+        "'zero' removes it from value and gradient, 'eps' gives it the fixed weight eps, "
+        "'relative' eps times that of the rarest, 'floor' that of a class of floor voxels, 'cap' "
+        "at most cap times that of the largest, 'skip' leaves the image out; if no weight is left, "
+        "value and gradient are 0",
         value_range="[0, 1)",
     )
     reductions = ("mean", "none")
@@ -51,8 +67,11 @@ class GeneralizedDice(SegmentationLoss):
         self,
         *,
         weighting: str = "square",
+        volumes: Sequence[float] | None = None,
         absent: str = "max",
         eps: float = 1e-6,
+        floor: float = 100.0,
+        cap: float = 100.0,
         batch: bool = False,
         include_background: bool = True,
         smooth_nr: float = 1e-5,
@@ -62,8 +81,11 @@ class GeneralizedDice(SegmentationLoss):
     ) -> None:
         super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.weighting = check_choice("weighting", weighting, ("square", "simple", "uniform"))
-        self.absent = check_choice("absent", absent, ("max", "zero", "eps"))
+        self.absent = check_choice("absent", absent, _ABSENT)
+        self.volumes = None if volumes is None else check_volumes(volumes)
         self.eps = check_number("eps", eps, 0)
+        self.floor = check_number("floor", floor, 1)
+        self.cap = check_number("cap", cap, 1)
         self.batch = check_flag("batch", batch)
         self.include_background = check_flag("include_background", include_background)
         self.smooth_nr = check_number("smooth_nr", smooth_nr, 0)
@@ -72,26 +94,190 @@ class GeneralizedDice(SegmentationLoss):
     def class_weights(self, volumes: Tensor) -> Tensor:
         """Weights (B, C) of classes with these volumes in voxels, the absent ones by ``absent``."""
         present = volumes > 0
-        known = volumes.clamp_min(1)
+        if self.absent == "floor":
+            present, volumes = torch.ones_like(present), volumes.clamp_min(self.floor)
+        known = torch.where(present, volumes, 1)
         weights = {"square": known**-2, "simple": 1 / known, "uniform": torch.ones_like(known)}[
             self.weighting
-        ] * present
-        if self.absent == "zero":
-            return weights
+        ]
+        if self.absent == "cap":
+            smallest = weights.masked_fill(~present, torch.inf).amin(1, keepdim=True)
+            return torch.minimum(weights, self.cap * smallest)
+        weights = weights * present
         if self.absent == "eps":
             return torch.where(present, weights, self.eps)
-        return torch.where(present, weights, weights.amax(1, keepdim=True))
+        share = {"max": 1, "relative": self.eps}.get(self.absent, 0)
+        return torch.where(present, weights, share * weights.amax(1, keepdim=True))
+
+    def weighing_volumes(self, counts: SoftCounts) -> Tensor:
+        """(B, C): V of each class, in voxels of its image."""
+        if self.volumes is None:
+            return counts.reference
+        if len(self.volumes) != counts.reference.shape[1]:
+            raise ValueError(
+                f"volumes has {len(self.volumes)} values, "
+                f"but logits have {counts.reference.shape[1]} classes"
+            )
+        given = counts.reference.new_tensor(self.volumes, dtype=torch.float64)
+        shares = (given / given.sum()).to(counts.reference.dtype)
+        return shares * counts.reference.sum(1, keepdim=True)
+
+    def image_losses(self, overlap: Tensor, total: Tensor, weights: Tensor) -> Tensor:
+        """(B,): the loss of each image; the arguments (B, C) are sums of p g, p + g and w."""
+        numerator = 2 * (weights * overlap).sum(1) + self.smooth_nr
+        denominator = (weights * total).sum(1) + self.smooth_dr
+        empty = denominator == 0  # only without smoothing: nothing to find, so nothing is lost
+        return 1 - torch.where(empty, 1.0, numerator / denominator.masked_fill(empty, 1))
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         counts = soft_counts(logits, labels, valid)
         if self.batch:
             counts = counts.pooled()
         first = 0 if self.include_background else 1
+        volumes = self.weighing_volumes(counts)[:, first:]
         overlap, predicted, reference = (count[:, first:] for count in counts)
-        weights = self.class_weights(reference)
-        numerator = 2 * (weights * overlap).sum(1) + self.smooth_nr
-        denominator = (weights * (predicted + reference)).sum(1) + self.smooth_dr
-        empty = denominator == 0  # only without smoothing: nothing to find, so nothing is lost
-        loss = 1 - torch.where(empty, 1.0, numerator / denominator.masked_fill(empty, 1))
         counted = counts.counted[:, 0]
+        if self.absent == "skip":
+            counted = counted & (volumes > 0).all(1)
+        loss = self.image_losses(overlap, predicted + reference, self.class_weights(volumes))
         return loss * counted if self.reduction == "none" else weighted_mean(loss, counted)
+
+
+def check_volumes(volumes: Sequence[float]) -> tuple[float, ...]:
+    """Class volumes as floats: all >= 0, at least one > 0."""
+    if isinstance(volumes, str) or not isinstance(volumes, Sequence | Tensor):
+        raise TypeError(f"volumes must be a list of numbers, got {volumes!r}")
+    values = volumes.tolist() if isinstance(volumes, Tensor) else volumes
+    checked = tuple(check_number("volumes", value, 0) for value in values)
+    if len(checked) < 2 or sum(checked) == 0:
+        raise ValueError(f"volumes must hold one number for each class, not all 0, got {volumes!r}")
+    return checked
+
+
+class PenaltyGeneralizedDice(GeneralizedDice):
+    """Generalized Dice loss L of each image, made smaller the better it is: L / (1 + k (1 - L)).
+
+    Near L = 1 the slope is 1 + k, near L = 0 it is 1 / (1 + k).
+
+    Args:
+        k: strength of the penalty, >= 0; 0 is Generalized Dice.
+        **options: those of GeneralizedDice.
+    """
+
+    name = "penalty_generalized_dice"
+    about = About(
+        title="Penalty Generalized Dice loss",
+        family="region",
+        formula=r"L = \frac{L_{\mathrm{GDL}}}{1 + k \, (1 - L_{\mathrm{GDL}})}",
+        paper="Yang, S., Kweon, J., Kim, Y.-H. (2019). Major vessel segmentation on X-ray coronary "
+        "angiography using deep networks with a novel penalty loss function. MIDL, "
+        "extended abstract; in this form in Ma, J. et al. (2021). Loss odyssey in medical image "
+        "segmentation. doi:10.1016/j.media.2021.102035 (whose code puts -GD where 1 - GD belongs)",
+        reduction=GeneralizedDice.about.reduction,
+        smoothing=GeneralizedDice.about.smoothing,
+        background=GeneralizedDice.about.background,
+        absent_class=GeneralizedDice.about.absent_class,
+        value_range="[0, 1)",
+    )
+
+    def __init__(self, *, k: float = 2.5, **options: Any) -> None:
+        super().__init__(**options)
+        self.k = check_number("k", k, 0)
+
+    def image_losses(self, overlap: Tensor, total: Tensor, weights: Tensor) -> Tensor:
+        loss = super().image_losses(overlap, total, weights)
+        return loss / (1 + self.k * (1 - loss))
+
+
+class GeneralizedWassersteinDice(SegmentationLoss):
+    """Generalised Wasserstein Dice loss: an error costs the distance between the two classes.
+
+    W of a voxel is the mean distance from its label to the predicted classes. Foreground voxels
+    earn M_y0 - W, their distance to the background less what was wrong, and every voxel costs W.
+    With two classes this is the Dice loss of the foreground.
+
+    Args:
+        dist_matrix: distances between classes, C x C, symmetric, >= 0, with 0 on the diagonal, the
+            background first; divided by the largest. Required.
+        batch: pool the batch before the ratio instead of averaging over images.
+        smooth_nr: added to the numerator, >= 0.
+        smooth_dr: added to the denominator, >= 0.
+        ignore_index: label of voxels to leave out.
+        reduction: "mean" over images with a valid voxel, or "none": (B,), with ``batch`` (1,),
+            0 for an image that is wholly ignored.
+    """
+
+    name = "generalized_wasserstein_dice"
+    about = About(
+        title="Generalised Wasserstein Dice loss",
+        family="region",
+        formula=r"L = 1 - \frac{2 \sum_i M_{y_i 0} (M_{y_i 0} - W_i)}"
+        r"{2 \sum_i M_{y_i 0} (M_{y_i 0} - W_i) + \sum_i W_i}, \quad"
+        r" W_i = \sum_c M_{y_i c} \, p_{ic}",
+        paper="Fidon, L. et al. (2018). Generalised Wasserstein Dice score for imbalanced "
+        "multi-class segmentation using holistic convolutional networks. BrainLes 2017. "
+        "doi:10.1007/978-3-319-75238-9_6, arXiv:1707.00478",
+        reduction="mean over images; one value of the pooled batch with batch=True",
+        smoothing="smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        background="its voxels earn nothing when they are right and cost W when they are wrong",
+        absent_class="no term of its own; its probability costs its distance to the label of "
+        "each voxel",
+        value_range="[0, 1] if no two classes are further apart than each is from the background",
+    )
+    reductions = ("mean", "none")
+
+    def __init__(
+        self,
+        *,
+        dist_matrix: Sequence[Sequence[float]] | Tensor,
+        batch: bool = False,
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
+        self.dist_matrix = check_distances(dist_matrix)
+        self.batch = check_flag("batch", batch)
+        self.smooth_nr = check_number("smooth_nr", smooth_nr, 0)
+        self.smooth_dr = check_number("smooth_dr", smooth_dr, 0)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        if len(self.dist_matrix) != logits.shape[1]:
+            raise ValueError(
+                f"dist_matrix has {len(self.dist_matrix)} classes, "
+                f"but logits have {logits.shape[1]} classes"
+            )
+        matrix = logits.new_tensor(self.dist_matrix)
+        wrong = (matrix[labels].movedim(-1, 1) * logits.softmax(1)).sum(1).flatten(1)
+        depth = matrix[labels, 0].flatten(1)  # distance of the label to the background
+        kept = torch.ones_like(wrong) if valid is None else valid.flatten(1)
+        right = (depth * (depth - wrong) * kept).sum(1)
+        cost = (wrong * kept).sum(1)
+        counted = kept.any(1)
+        if self.batch:
+            right, cost = right.sum(0, keepdim=True), cost.sum(0, keepdim=True)
+            counted = counted.any(0, keepdim=True)
+        denominator = 2 * right + cost + self.smooth_dr
+        empty = denominator == 0  # only without smoothing: nothing to find and nothing found
+        dice = (2 * right + self.smooth_nr) / denominator.masked_fill(empty, 1)
+        loss = 1 - torch.where(empty, 1.0, dice)
+        return loss * counted if self.reduction == "none" else weighted_mean(loss, counted)
+
+
+def check_distances(matrix: Sequence[Sequence[float]] | Tensor) -> tuple[tuple[float, ...], ...]:
+    """A matrix of distances between classes, the largest 1, or an error that says what is wrong."""
+    wanted = "dist_matrix must be a C x C list of numbers"
+    if matrix is None:
+        raise TypeError(f"{wanted}, one row for each class, got None")
+    try:
+        found = torch.as_tensor(matrix, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{wanted}, got {matrix!r}") from error
+    if found.ndim != 2 or found.shape[0] != found.shape[1] or len(found) < 2:
+        raise ValueError(f"{wanted}, got shape {tuple(found.shape)}")
+    if not bool(torch.isfinite(found).all()) or bool((found < 0).any()) or not bool(found.any()):
+        raise ValueError(f"dist_matrix must be finite and >= 0, not all 0, got {matrix!r}")
+    if bool(found.diagonal().any()) or not torch.equal(found, found.T):
+        raise ValueError(f"dist_matrix must be symmetric with 0 on the diagonal, got {matrix!r}")
+    return tuple(tuple(row) for row in (found / found.max()).tolist())

@@ -1,4 +1,4 @@
-"""Lovasz-Softmax: the Jaccard index extended from label maps to probabilities."""
+"""Lovasz losses: the Jaccard index extended from label maps to probabilities or margins."""
 
 from __future__ import annotations
 
@@ -38,28 +38,68 @@ class LovaszSoftmax(SegmentationLoss):
         super().__init__(ignore_index=ignore_index)
         self.batch = check_flag("batch", batch)
 
+    def errors(self, logits: Tensor, reference: Tensor) -> Tensor:
+        """(B, C, N): how wrong each voxel is; what is below 0 counts as 0."""
+        return (reference.to(logits.dtype) - logits.softmax(1)).abs()
+
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        classes = logits.shape[1]
-        probabilities = logits.flatten(2).softmax(1).transpose(0, 1)  # (C, B, N)
-        reference = labels.flatten(1) == torch.arange(classes, device=labels.device).view(-1, 1, 1)
-        ignored = None if valid is None else ~valid.flatten(1).expand_as(reference)
-        if ignored is not None:
-            reference = reference & ~ignored
+        logits, labels = logits.flatten(2), labels.flatten(1).unsqueeze(1)
+        reference = labels == torch.arange(logits.shape[1], device=labels.device).view(-1, 1)
+        errors = self.errors(logits, reference)
+        if valid is not None:  # not in the reference, and no error: where they cannot count
+            kept = valid.flatten(1).unsqueeze(1)
+            reference, errors = reference & kept, errors.masked_fill(~kept, -1)
+        errors, reference = errors.transpose(0, 1), reference.transpose(0, 1)  # (C, B, N)
         if self.batch:
-            probabilities, reference = probabilities.flatten(1), reference.flatten(1)
-            ignored = None if ignored is None else ignored.flatten(1)
+            errors, reference = errors.flatten(1), reference.flatten(1)
 
         present = reference.any(-1)  # (C, B), or (C,) for the pooled batch
-        reference = reference[present]
-        errors = (reference.to(probabilities.dtype) - probabilities[present]).abs()
-        if ignored is not None:  # sorted behind every valid voxel, where they cannot count
-            errors = errors.masked_fill(ignored[present], -1)
-        terms = lovasz_extension(errors, reference)
+        terms = lovasz_extension(errors[present], reference[present])
         # A present class weighs 1 / (classes present in its image); images without a valid voxel
         # have no present class at all.
         per_image = present.sum(0, keepdim=True).expand_as(present)[present]
         images = (present.sum(0) > 0).sum()
         return (terms / per_image).sum() / images
+
+
+class LovaszHinge(LovaszSoftmax):
+    """Lovasz hinge of each class against the rest, at the log-odds of the softmax.
+
+    The score of a class is the logarithm of its odds, its logit minus the logsumexp of the others,
+    so that classes compete and two classes have the binary hinge of the difference of their logits.
+
+    Args:
+        batch: sort the voxels of the whole batch together instead of image by image.
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "lovasz_hinge"
+    about = About(
+        title="Lovasz hinge loss",
+        family="region",
+        formula=r"L = \frac{1}{|C|} \sum_{c \in C} \overline{\Delta_{J_c}}(m(c)), \quad"
+        r" m_i(c) = \max (0, 1 - (2 g_{ic} - 1) f_{ic}), \quad"
+        r" f_{ic} = \log \frac{p_{ic}}{1 - p_{ic}}",
+        paper="Berman, M., Triki, A. R., Blaschko, M. B. (2018). The Lovasz-Softmax loss: a "
+        "tractable surrogate for the optimization of the intersection-over-union measure in "
+        "neural networks. CVPR. doi:10.1109/CVPR.2018.00464, arXiv:1705.08790; Yu, J., Blaschko, "
+        "M. B. (2020). The Lovasz hinge: a novel convex surrogate for submodular losses. IEEE "
+        "Trans. Pattern Anal. Mach. Intell. 42(3). doi:10.1109/TPAMI.2018.2883039, "
+        "arXiv:1512.07797",
+        reduction="mean over the classes present in an image, then over images (batch=True: over "
+        "the classes present in the batch)",
+        smoothing="none",
+        background="a class like any other",
+        absent_class="left out of the mean, so no term of its own; its logit is pushed down where "
+        "the classes that are present lack their margin",
+        value_range="[0, inf); 0 where every log-odds is beyond the margin of 1",
+    )
+
+    def errors(self, logits: Tensor, reference: Tensor) -> Tensor:
+        classes = range(logits.shape[1])
+        rest = [logits[:, [k for k in classes if k != c]].logsumexp(1) for c in classes]
+        log_odds = logits - torch.stack(rest, 1)
+        return 1 - torch.where(reference, log_odds, -log_odds)
 
 
 def lovasz_extension(errors: Tensor, reference: Tensor) -> Tensor:
@@ -71,7 +111,7 @@ def lovasz_extension(errors: Tensor, reference: Tensor) -> Tensor:
     does not subtract nearly equal Jaccard values, which in float32 costs digits in large images.
 
     Args:
-        errors: (R, N), >= 0; below 0 for voxels that do not count.
+        errors: (R, N); what is below 0 counts as 0.
         reference: (R, N), bool, at least one True in each row.
     """
     errors, order = errors.sort(-1, descending=True)

@@ -1,4 +1,4 @@
-"""Dice, Jaccard, Tversky and focal Tversky: each a short formula over soft counts."""
+"""Dice, Jaccard, Tversky and their kin: each a short formula over soft counts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .base import About, SegmentationLoss, check_flag, check_number, weighted_me
 from .counts import SoftCounts, soft_counts
 
 
-class OverlapLoss(SegmentationLoss):
-    """A loss with a term for each image and class, computed from soft counts.
+class RegionLoss(SegmentationLoss):
+    """A loss with a term for each image and class.
 
     Reductions: ``"mean"`` is the mean over classes and images, weighted by class weight (over
     classes of the pooled batch with ``batch=True``); an image whose voxels are all ignored does
@@ -23,8 +23,6 @@ class OverlapLoss(SegmentationLoss):
     Args:
         include_background: average over class 0 as well.
         batch: pool the batch before the ratio instead of averaging over images.
-        smooth_nr: added to the numerator, >= 0.
-        smooth_dr: added to the denominator, >= 0.
         weight: class weights of the mean, one for each class, background first, also when
             ``include_background=False`` leaves the first one without effect.
         ignore_index: label of voxels to leave out.
@@ -32,15 +30,12 @@ class OverlapLoss(SegmentationLoss):
     """
 
     reductions = ("mean", "none")
-    squared = False
 
     def __init__(
         self,
         *,
         include_background: bool = True,
         batch: bool = False,
-        smooth_nr: float = 1e-5,
-        smooth_dr: float = 1e-5,
         weight: Sequence[float] | Tensor | None = None,
         ignore_index: int | None = None,
         reduction: str = "mean",
@@ -48,8 +43,29 @@ class OverlapLoss(SegmentationLoss):
         super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
         self.include_background = check_flag("include_background", include_background)
         self.batch = check_flag("batch", batch)
-        self.smooth_nr = check_number("smooth_nr", smooth_nr, 0)
-        self.smooth_dr = check_number("smooth_dr", smooth_dr, 0)
+
+    def reduce(self, terms: Tensor, counted: Tensor) -> Tensor:
+        """Terms (B, C), or (1, C) of the pooled batch, reduced as ``reduction`` says.
+
+        ``counted`` (B, 1) is False for images without a valid voxel.
+        """
+        counted = counted.expand_as(terms)
+        weights = counted if self.weight is None else counted * self.weight
+        if not self.include_background:
+            terms, counted, weights = terms[:, 1:], counted[:, 1:], weights[:, 1:]
+        if self.reduction == "none":
+            return terms * counted
+        return weighted_mean(terms, weights)
+
+
+class CountLoss(RegionLoss):
+    """A region loss whose terms follow from soft counts.
+
+    Args:
+        **options: those of RegionLoss.
+    """
+
+    squared = False
 
     def terms(self, counts: SoftCounts) -> Tensor:
         """(B, C): the term of each image and class."""
@@ -59,14 +75,37 @@ class OverlapLoss(SegmentationLoss):
         counts = soft_counts(logits, labels, valid, squared=self.squared)
         if self.batch:
             counts = counts.pooled()
-        counted = counts.counted.expand_as(counts.overlap)
-        weights = counted if self.weight is None else counted * self.weight
-        terms = self.terms(counts)
-        if not self.include_background:
-            terms, counted, weights = terms[:, 1:], counted[:, 1:], weights[:, 1:]
-        if self.reduction == "none":
-            return terms * counted
-        return weighted_mean(terms, weights)
+        return self.reduce(self.terms(counts), counts.counted)
+
+
+class OverlapLoss(CountLoss):
+    """One minus a smoothed ratio of soft counts, for each image and class.
+
+    Args:
+        smooth_nr: added to the numerator, >= 0.
+        smooth_dr: added to the denominator, >= 0.
+        **options: those of RegionLoss.
+    """
+
+    def __init__(self, *, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5, **options: Any) -> None:
+        super().__init__(**options)
+        self.smooth_nr = check_number("smooth_nr", smooth_nr, 0)
+        self.smooth_dr = check_number("smooth_dr", smooth_dr, 0)
+
+    def tversky(self, counts: SoftCounts, alpha: float, beta: float) -> Tensor:
+        """(B, C): one minus the Tversky index, alpha for false positives, beta for negatives."""
+        errors = alpha * counts.false_positive + beta * counts.false_negative
+        total = counts.overlap + errors
+        return 1 - ratio(counts.overlap + self.smooth_nr, total + self.smooth_dr)
+
+
+def power(values: Tensor, exponent: float) -> Tensor:
+    """values ** exponent for values >= 0 and an exponent below 1.
+
+    The power has an infinite slope at 0: below rounding it is 0, and so is its gradient.
+    """
+    rounding = torch.finfo(values.dtype).eps
+    return torch.where(values > rounding, values.clamp_min(rounding).pow(exponent), 0.0)
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -122,9 +161,103 @@ class Dice(OverlapLoss):
         super().__init__(**options)
         self.squared = check_flag("squared_pred", squared_pred)
 
-    def terms(self, counts: SoftCounts) -> Tensor:
+    def score(self, counts: SoftCounts) -> Tensor:
+        """(B, C): the soft Dice coefficient D."""
         total = counts.predicted + counts.reference
-        return 1 - ratio(2 * counts.overlap + self.smooth_nr, total + self.smooth_dr)
+        return ratio(2 * counts.overlap + self.smooth_nr, total + self.smooth_dr)
+
+    def terms(self, counts: SoftCounts) -> Tensor:
+        return 1 - self.score(counts)
+
+
+class LogDice(Dice):
+    """Logarithm of the Dice coefficient: a class that is missed has a steep gradient.
+
+    Args:
+        **options: those of Dice.
+    """
+
+    name = "log_dice"
+    about = About(
+        title="Logarithmic Dice loss",
+        family="region",
+        formula=r"L = -\frac{1}{C} \sum_{c=1}^{C} \log D_c, \quad"
+        r" D_c = \frac{2 \sum_i p_{ic} g_{ic}}{\sum_i p_{ic} + \sum_i g_{ic}}",
+        paper="Wong, K. C. L., Moradi, M., Tang, H., Syeda-Mahmood, T. (2018). 3D segmentation "
+        "with exponential logarithmic loss for highly unbalanced object sizes. MICCAI. "
+        "doi:10.1007/978-3-030-00931-1_70, arXiv:1809.00076 (its Dice term with exponent 1)",
+        reduction=_REDUCTION,
+        smoothing=_SMOOTHING,
+        background=_BACKGROUND,
+        absent_class="the smoothed D is smooth_nr / (sum p + smooth_dr), so the term is the "
+        "logarithm of the predicted volume over the smoothing: unlike in Dice its gradient, "
+        "1 / sum p, does not vanish and pushes the class down",
+        value_range="[0, inf)",
+    )
+
+    def terms(self, counts: SoftCounts) -> Tensor:
+        score = self.score(counts)
+        return -score.clamp_min(torch.finfo(score.dtype).tiny).log()
+
+
+class LogCoshDice(Dice):
+    """Logarithm of the hyperbolic cosine of the Dice loss of each image and class.
+
+    Args:
+        **options: those of Dice.
+    """
+
+    name = "log_cosh_dice"
+    about = About(
+        title="Log-cosh Dice loss",
+        family="region",
+        formula=r"L = \frac{1}{C} \sum_{c=1}^{C} \log \cosh (1 - D_c), \quad"
+        r" D_c = \frac{2 \sum_i p_{ic} g_{ic}}{\sum_i p_{ic} + \sum_i g_{ic}}",
+        paper="Jadon, S. (2020). A survey of loss functions for semantic segmentation. CIBCB. "
+        "doi:10.1109/CIBCB48159.2020.9277638, arXiv:2006.14822",
+        reduction=_REDUCTION,
+        smoothing=_SMOOTHING,
+        background=_BACKGROUND,
+        absent_class=_ABSENT.replace("near 1", "near log cosh 1 = 0.43"),
+        value_range="[0, log cosh 1) = [0, 0.434)",
+    )
+
+    def terms(self, counts: SoftCounts) -> Tensor:
+        half = super().terms(counts) / 2
+        return torch.log1p(2 * half.sinh().square())  # log cosh x without cancellation near 0
+
+
+class FocalDice(Dice):
+    """Focal Dice loss: the Dice coefficient of each class raised to 1 / beta.
+
+    Args:
+        beta: focal parameter, >= 1; with 1 this is Dice. The larger, the more of the gradient goes
+            to classes with a low Dice coefficient. The default is ours.
+        **options: those of Dice.
+    """
+
+    name = "focal_dice"
+    about = About(
+        title="Focal Dice loss",
+        family="region",
+        formula=r"L = \frac{1}{C} \sum_{c=1}^{C} \left( 1 - D_c^{1 / \beta} \right), \quad"
+        r" D_c = \frac{2 \sum_i p_{ic} g_{ic}}{\sum_i p_{ic} + \sum_i g_{ic}}",
+        paper="Wang, P., Chung, A. C. S. (2018). Focal Dice loss and image dilation for brain "
+        "tumor segmentation. DLMIA. doi:10.1007/978-3-030-00889-5_14",
+        reduction=_REDUCTION,
+        smoothing=_SMOOTHING,
+        background=_BACKGROUND,
+        absent_class=_ABSENT,
+        value_range="[0, 1)",
+    )
+
+    def __init__(self, *, beta: float = 2.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.beta = check_number("beta", beta, 1)
+
+    def terms(self, counts: SoftCounts) -> Tensor:
+        score = self.score(counts)
+        return 1 - score.clamp_min(torch.finfo(score.dtype).tiny).pow(1 / self.beta)
 
 
 class Jaccard(OverlapLoss):
@@ -191,9 +324,7 @@ class Tversky(OverlapLoss):
         self.beta = check_number("beta", beta, 0)
 
     def terms(self, counts: SoftCounts) -> Tensor:
-        errors = self.alpha * counts.false_positive + self.beta * counts.false_negative
-        total = counts.overlap + errors
-        return 1 - ratio(counts.overlap + self.smooth_nr, total + self.smooth_dr)
+        return self.tversky(counts, self.alpha, self.beta)
 
 
 class FocalTversky(Tversky):
@@ -231,8 +362,81 @@ class FocalTversky(Tversky):
         self.gamma = check_number("gamma", gamma, 1)
 
     def terms(self, counts: SoftCounts) -> Tensor:
-        # The root has an infinite slope at 0: below rounding the term is 0, and so is its gradient.
-        tversky = super().terms(counts)
-        rounding = torch.finfo(tversky.dtype).eps
-        root = tversky.clamp_min(rounding).pow(1 / self.gamma)
-        return torch.where(tversky > rounding, root, 0.0)
+        return power(super().terms(counts), 1 / self.gamma)
+
+
+class AsymmetricSimilarity(OverlapLoss):
+    """Asymmetric similarity loss: one minus the F-beta score, which weighs recall beta times.
+
+    This is Tversky with alpha = 1 / (1 + beta^2) and beta^2 / (1 + beta^2).
+
+    Args:
+        beta: weight of recall against precision, >= 0; with 1 this is Dice.
+        **options: those of OverlapLoss.
+    """
+
+    name = "asymmetric_similarity"
+    about = About(
+        title="Asymmetric similarity loss (F-beta)",
+        family="region",
+        formula=r"L = 1 - \frac{1}{C} \sum_{c=1}^{C}"
+        r" \frac{(1 + \beta^2) TP_c}{(1 + \beta^2) TP_c + \beta^2 FN_c + FP_c}",
+        paper="Hashemi, S. R. et al. (2019). Asymmetric loss functions and deep densely-connected "
+        "networks for highly-imbalanced medical image segmentation: application to multiple "
+        "sclerosis lesion detection. IEEE Access 7, 1721-1735. doi:10.1109/ACCESS.2018.2886371, "
+        "arXiv:1803.11078",
+        reduction=_REDUCTION,
+        smoothing=_SMOOTHING + ", both over 1 + beta^2",
+        background=_BACKGROUND,
+        absent_class=_ABSENT,
+        value_range="[0, 1)",
+    )
+
+    def __init__(self, *, beta: float = 1.5, **options: Any) -> None:
+        super().__init__(**options)
+        self.beta = check_number("beta", beta, 0)
+
+    def terms(self, counts: SoftCounts) -> Tensor:
+        recall = self.beta**2 / (1 + self.beta**2)
+        return self.tversky(counts, 1 - recall, recall)
+
+
+class Mcc(CountLoss):
+    """One minus the Matthews correlation coefficient of each image and class.
+
+    With N valid voxels, P = sum p and G = sum g the usual TP TN - FP FN is N TP - P G.
+
+    Args:
+        smooth_dr: added under the root of the denominator, >= 0.
+        **options: those of RegionLoss.
+    """
+
+    name = "mcc"
+    about = About(
+        title="Matthews correlation coefficient loss",
+        family="region",
+        formula=r"L = 1 - \frac{1}{C} \sum_{c=1}^{C}"
+        r" \frac{TP_c TN_c - FP_c FN_c}{\sqrt{(TP_c + FP_c) (TP_c + FN_c) (TN_c + FP_c)"
+        r" (TN_c + FN_c)}}",
+        paper="Abhishek, K., Hamarneh, G. (2021). Matthews correlation coefficient loss for deep "
+        "convolutional networks: application to skin lesion segmentation. ISBI. "
+        "doi:10.1109/ISBI48211.2021.9433782, arXiv:2010.13454",
+        reduction=_REDUCTION,
+        smoothing="smooth_dr, 1e-5, under the root; no smoothing above the fraction line",
+        background=_BACKGROUND,
+        absent_class="the coefficient is undefined and taken as 0: a term of 1 without a gradient",
+        value_range="[0, 2]",
+    )
+
+    def __init__(self, *, smooth_dr: float = 1e-5, **options: Any) -> None:
+        super().__init__(**options)
+        self.smooth_dr = check_number("smooth_dr", smooth_dr, 0)
+
+    def terms(self, counts: SoftCounts) -> Tensor:
+        overlap, predicted, reference = counts
+        voxels = reference.sum(1, keepdim=True)
+        covariance = voxels * overlap - predicted * reference
+        rest = (voxels - predicted).clamp_min(0)
+        variances = predicted * rest * reference * (voxels - reference) + self.smooth_dr
+        undefined = variances <= 0
+        return 1 - covariance.masked_fill(undefined, 0) / variances.masked_fill(undefined, 1).sqrt()

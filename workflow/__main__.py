@@ -117,7 +117,7 @@ def _losses(options) -> int:
     cards = [losses.card(name) for name in losses.available()]
     width = max(len(card.name) for card in cards)
     for card in sorted(cards, key=lambda card: (card.published, card.family, card.name)):
-        twin = f"  -> {card.twin}" if card.published else ""
+        twin = f"  -> {card.twin}" if isinstance(card.twin, str) else ""
         print(f"{card.name:{width}}  {card.family:13}  {card.title}{twin}")
     return 0
 

@@ -253,7 +253,22 @@ def test_generalized_dice_without_any_foreground_class_is_zero_with_zero_gradien
     assert (slope == 0).all()
 
 
-@pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "focal_tversky"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "asymmetric_similarity",
+        "boundary_dou",
+        "dice",
+        "dice_metric",
+        "focal_dice",
+        "focal_tversky",
+        "jaccard",
+        "jaccard_metric",
+        "log_cosh_dice",
+        "log_dice",
+        "tversky",
+    ],
+)
 def test_without_smoothing_an_empty_class_that_is_not_predicted_costs_nothing(name):
     labels = torch.zeros(1, 6, dtype=torch.long)
     value, slope = gradient(build(name, **EXACT), hard(labels), labels)

@@ -97,3 +97,96 @@ def kornia_lovasz(kornia, logits, labels):
     return torch.stack(
         [kornia.lovasz_softmax_loss(z.flatten(2)[None], y.flatten(1)[None]) for z, y in images]
     ).mean()
+
+
+def test_label_smoothing_is_that_of_torch():
+    peer = torch.nn.CrossEntropyLoss(label_smoothing=0.1, ignore_index=2)
+    same(build("label_smoothing_cross_entropy", ignore_index=2), peer, labels_too=False)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+def test_mcc_is_that_of_monai(include_background, batch):
+    options = dict(include_background=include_background, batch=batch)
+    peer = monai.losses.MCCLoss(**options, **SOFTMAX)
+    same(build("mcc", **options), peer)
+    _, labels = sample(5, 4, 3)
+    same(build("mcc", **options), peer, labels=labels.clamp_max(CLASSES - 2))  # one class absent
+
+
+def test_cl_dice_is_that_of_monai_for_one_foreground_class():
+    """MONAI sums skeletons over all classes before its ratios: large classes hide small ones."""
+    logits, labels = sample(9, 8, 7, classes=2, dtype=torch.float64)
+    peer = monai.losses.SoftclDiceLoss(iter_=4, smooth=1e-12, include_background=False, **SOFTMAX)
+    value, slope = gradient(build("cl_dice", classes=2, iterations=4), logits, labels)
+    peer_value, peer_slope = gradient(peer, logits, labels.unsqueeze(1))
+    assert_close(value, peer_value)
+    assert_close(slope, peer_slope)
+
+
+def test_nacl_is_that_of_monai_away_from_the_edge():
+    """At the edge MONAI counts voxels outside the image as of no class: shares do not sum to 1."""
+    logits, labels = sample(6, 5, dtype=torch.float64)
+    _, slope = gradient(build("nacl"), logits, labels)
+    peer = monai.losses.NACLLoss(classes=CLASSES, dim=2)
+    _, peer_slope = gradient(peer, logits, labels)
+    assert_close(slope[..., 1:-1, 1:-1], peer_slope[..., 1:-1, 1:-1])
+    one = torch.zeros(1, 3, 3, dtype=torch.long)
+    shares = peer.get_constr_target(one)[0, 0]
+    assert_close(shares[1, 1], torch.tensor(1.0))
+    assert_close(shares[0, 0], torch.tensor(4 / 9))
+    z = logits[:1, :, :3, :3]
+    cross = build("cross_entropy")(z, one)
+    exact = torch.zeros(CLASSES, dtype=torch.float64)
+    exact[0] = 1  # a single class has the share 1 everywhere
+    penalty = (z - exact.view(-1, 1, 1)).abs().mean()
+    assert_close(build("nacl")(z, one), cross + 0.1 * penalty)
+
+
+def test_generalized_dice_focal_is_that_of_monai_but_for_its_sigmoid_focal_term():
+    """Issue 8242: with softmax=True MONAI's focal term is still one-vs-rest sigmoid."""
+    gdl = dict(lambda_gdl=0.7, lambda_focal=0.0)
+    same(
+        build("generalized_dice_focal", **gdl),
+        monai.losses.GeneralizedDiceFocalLoss(**gdl, **SOFTMAX),
+    )
+    focal = dict(lambda_gdl=0.0, lambda_focal=1.0)
+    theirs = monai.losses.GeneralizedDiceFocalLoss(**focal, **SOFTMAX)
+    sigmoid = monai.losses.FocalLoss(to_onehot_y=True)
+    same(lambda z, y: theirs(z, y.unsqueeze(1)), sigmoid)
+    softmax = monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True)
+    same(build("generalized_dice_focal", **focal), softmax, factor=CLASSES)
+
+
+def test_asymmetric_unified_focal_is_that_of_monai_for_two_classes():
+    """MONAI's takes probabilities (issue 8603), drops classes above 1, and halves the focal sum."""
+    logits, labels = sample(5, 4, 3, classes=2, dtype=torch.float64)
+    options = dict(gamma=0.4, delta=0.6)
+    focal = monai.losses.unified_focal_loss.AsymmetricFocalLoss(to_onehot_y=True, **options)
+    tversky = monai.losses.unified_focal_loss.AsymmetricFocalTverskyLoss(
+        to_onehot_y=True, **options
+    )
+    smooth = dict(smooth_nr=1e-7, smooth_dr=1e-7)
+    for peer, factor, share in ((focal, 2, 1.0), (tversky, 1, 0.0)):
+        ours = build("asymmetric_unified_focal", classes=2, lambda_focal=share, **options, **smooth)
+        value, slope = gradient(ours, logits, labels)
+        peer_value, peer_slope = gradient(
+            lambda z, y, peer=peer: peer(z.softmax(1), y), logits, labels.unsqueeze(1)
+        )
+        assert_close(value, factor * peer_value)
+        assert_close(slope, factor * peer_slope)
+
+
+def test_lovasz_hinge_is_that_of_kornia_for_each_class_against_the_rest():
+    kornia = pytest.importorskip("kornia.losses")
+    logits, labels = sample(5, 4, dtype=torch.float64)
+
+    def peer(z, y):
+        odds = z.softmax(1).logit()
+        each = [kornia.lovasz_hinge_loss(odds[:, [c]], (y == c).long()) for c in range(CLASSES)]
+        return torch.stack(each).mean()
+
+    value, slope = gradient(build("lovasz_hinge"), logits, labels)
+    peer_value, peer_slope = gradient(peer, logits, labels)
+    assert_close(value, peer_value)
+    assert_close(slope, peer_slope)

@@ -22,7 +22,8 @@ def test_a_weight_in_words_is_that_of_the_training_cases():
 
 
 def test_every_loss_of_the_catalogue_passes_the_trial():
-    required = {"weight": [1.0, 2.0, 3.0, 4.0]}
+    apart = [[float(i != j) for j in range(4)] for i in range(4)]
+    required = {"weight": [1.0, 2.0, 3.0, 4.0], "dist_matrix": apart}
     entries = {
         name: Loss(
             name=name,

@@ -231,9 +231,9 @@ def _identity(study: Study, label: str) -> dict[str, object]:
 
 
 def corrected_label(study: Study, label: str) -> str | None:
-    """The label of the corrected twin of a published loss, when the study holds one."""
+    """The label of the corrected twin of a published or historic loss, if the study holds one."""
     card = losses.card(study.losses[label].name)
-    if not card.published or not card.twin:
+    if not isinstance(card.twin, str):
         return None
     twins = [other for other, entry in study.losses.items() if entry.name == card.twin]
     return card.twin if card.twin in twins else next(iter(twins), None)

@@ -1,0 +1,323 @@
+"""Losses that weigh an error by its distance to the boundary of the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, max_pool1d, max_pool2d, max_pool3d
+
+from .base import About, SegmentationLoss, check_flag, check_number, weighted_mean
+from .distance_maps import signed_distances
+from .overlap import Dice
+
+_FOREGROUND = (
+    "left out: boundaries are those of foreground structures, as in the paper's code; a class "
+    "like any other with include_background=True"
+)
+_MEAN = "mean over the valid voxels of the batch and over classes"
+
+
+class BoundaryLoss(SegmentationLoss):
+    """A mean over voxels and classes of what :meth:`terms` gives.
+
+    Args:
+        include_background: give class 0 a boundary of its own as well.
+        ignore_index: label of voxels to leave out; no distance is measured to them.
+    """
+
+    def __init__(
+        self, *, include_background: bool = False, ignore_index: int | None = None
+    ) -> None:
+        super().__init__(ignore_index=ignore_index)
+        self.include_background = check_flag("include_background", include_background)
+
+    def terms(self, p: Tensor, labels: Tensor, valid: Tensor | None, classes: range) -> Tensor:
+        """(B, len(classes), *spatial): the term of each voxel and class, p its probability."""
+        raise NotImplementedError
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        classes = range(0 if self.include_background else 1, logits.shape[1])
+        terms = self.terms(logits.softmax(1)[:, classes.start :], labels, valid, classes)
+        return weighted_mean(terms, None if valid is None else valid.unsqueeze(1))
+
+
+def indicators(labels: Tensor, classes: range) -> Tensor:
+    """(B, len(classes), *spatial): 1 where a class is the label, else 0."""
+    return torch.stack([labels == label for label in classes], 1).byte()
+
+
+class Boundary(BoundaryLoss):
+    """Boundary loss: the predicted probability, weighted by the signed distance to the boundary.
+
+    Distances are in voxels: phi is 0 at the rim of a structure (whose voxels so cost as little as
+    background), 1 just outside, and below 0 deeper inside, as in the paper's code. The gradient
+    flows through the prediction only, and nothing holds a thin structure: meant as a small term
+    beside a region loss, with a factor that rises in training from 0.01 by 0.01 an epoch (set
+    ``lambda_boundary`` of dice_boundary between epochs).
+
+    Args:
+        **options: those of BoundaryLoss.
+    """
+
+    name = "boundary"
+    about = About(
+        title="Boundary loss",
+        family="boundary",
+        formula=r"L = \frac{1}{N C} \sum_{i,c} \phi_c(i) \, p_{ic}",
+        paper="Kervadec, H., Bouchtiba, J., Desrosiers, C., Granger, E., Dolz, J., Ben Ayed, I. "
+        "(2019). Boundary loss for highly unbalanced segmentation. MIDL, PMLR 102, 285-296. "
+        "arXiv:1812.07032; extended in Medical Image Analysis 67 (2021), "
+        "doi:10.1016/j.media.2020.101851",
+        reduction=_MEAN,
+        smoothing="none",
+        background=_FOREGROUND,
+        absent_class="a class without a boundary in the image, absent or filling it, has distance "
+        "0 everywhere: no term and no gradient, so its false positives cost nothing of their own",
+        value_range="the mean of min(phi, 0) to the mean of max(phi, 0); the perfect prediction "
+        "has the lowest value, which is below 0 for a structure more than 2 voxels thick",
+    )
+
+    def terms(self, p: Tensor, labels: Tensor, valid: Tensor | None, classes: range) -> Tensor:
+        signed = signed_distances(labels, valid, classes)
+        return (signed + (signed < 0)) * p  # phi is 0 at the rim of a class, 1 just outside
+
+
+class HausdorffDT(BoundaryLoss):
+    """Hausdorff distance loss by distance transforms of the reference and of the prediction.
+
+    Distances are in voxels; a class is predicted where its probability exceeds 1/2. Distances are
+    constants of the gradient, which flows through the squared error only.
+
+    Args:
+        alpha: exponent of the distance, > 0.
+        **options: those of BoundaryLoss.
+    """
+
+    name = "hausdorff_dt"
+    about = About(
+        title="Hausdorff distance loss (distance transform)",
+        family="boundary",
+        formula=r"L = \frac{1}{N C} \sum_{i,c} (p_{ic} - g_{ic})^2"
+        r" \left( d_{p_c}(i)^{\alpha} + d_{g_c}(i)^{\alpha} \right)",
+        paper="Karimi, D., Salcudean, S. E. (2020). Reducing the Hausdorff distance in medical "
+        "image segmentation with convolutional neural networks. IEEE Trans. Med. Imaging 39(2), "
+        "499-513. doi:10.1109/TMI.2019.2930068, arXiv:1904.10030",
+        reduction=_MEAN,
+        smoothing="none",
+        background=_FOREGROUND,
+        absent_class="has no boundary in the reference (distance 0): it has a term, by the "
+        "distance to the predicted boundary, only while it is predicted somewhere",
+        value_range="[0, inf), in voxels to the power of alpha",
+    )
+
+    def __init__(self, *, alpha: float = 2.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.alpha = check_number("alpha", alpha, 0, above=True)
+
+    def terms(self, p: Tensor, labels: Tensor, valid: Tensor | None, classes: range) -> Tensor:
+        # A class is predicted where p > 1/2, so nowhere two: the prediction is a label map as well.
+        largest, index = p.detach().max(1)
+        prediction = torch.where(largest > 0.5, index + classes.start, classes.stop)
+        to_prediction = signed_distances(prediction, valid, classes, keep=False).abs()
+        to_reference = signed_distances(labels, valid, classes).abs()
+        distances = to_prediction**self.alpha + to_reference**self.alpha
+        return (p - indicators(labels, classes)).square() * distances
+
+
+class HausdorffErosion(BoundaryLoss):
+    """Hausdorff distance loss by erosion: an error counts by the erosions that it survives.
+
+    An erosion takes the minimum over a voxel and its 2, 4 or 6 neighbours; what lies beyond the
+    image or is ignored erodes nothing. At hard predictions this is the paper's erosion of the
+    error's set. For probabilities the paper averages instead of taking the minimum and subtracts
+    1/2, which leaves an error below 0.7 without any gradient (and kornia's HausdorffERLoss as well,
+    where each erosion is stretched to 0 .. 1 besides).
+
+    An error too thin to survive one erosion is free: meant beside a region loss.
+
+    Args:
+        alpha: exponent of the number of erosions, > 0.
+        k: number of erosions, an integer >= 1.
+        **options: those of BoundaryLoss.
+    """
+
+    name = "hausdorff_erosion"
+    about = About(
+        title="Hausdorff distance loss (erosion)",
+        family="boundary",
+        formula=r"L = \frac{1}{N C} \sum_{k=1}^{K} k^{\alpha}"
+        r" \sum_{i,c} \left( (p_c - g_c)^2 \ominus_k B \right)_i",
+        paper=HausdorffDT.about.paper,
+        reduction=_MEAN,
+        smoothing="none",
+        background=_FOREGROUND,
+        absent_class="counts like any other class: its false positives are errors to erode",
+        value_range="[0, sum of k^alpha]; 0 also for errors that one erosion removes",
+    )
+
+    def __init__(self, *, alpha: float = 2.0, k: int = 10, **options: Any) -> None:
+        super().__init__(**options)
+        self.alpha = check_number("alpha", alpha, 0, above=True)
+        if isinstance(k, bool) or not isinstance(k, int):
+            raise TypeError(f"k must be an integer, got {k!r}")
+        self.k = int(check_number("k", k, 1))
+
+    def terms(self, p: Tensor, labels: Tensor, valid: Tensor | None, classes: range) -> Tensor:
+        error = (p - indicators(labels, classes)).square()
+        ignored = None if valid is None else ~valid.unsqueeze(1)
+        total = torch.zeros_like(error)
+        for k in range(1, self.k + 1):
+            if ignored is not None:
+                error = error.masked_fill(ignored, torch.inf)
+            error = eroded(error)
+            kept = error if ignored is None else error.masked_fill(ignored, 0)
+            total = total + k**self.alpha * kept
+        return total
+
+
+def eroded(values: Tensor) -> Tensor:
+    """(B, C, *spatial): minimum of each voxel and its neighbours along the axes."""
+    dimensions = values.ndim - 2
+    pool = (max_pool1d, max_pool2d, max_pool3d)[dimensions - 1]
+    lowest = values
+    for axis in range(dimensions):
+        window = [3 if d == axis else 1 for d in range(dimensions)]
+        along = -pool(-values, window, stride=1, padding=[w // 2 for w in window])
+        lowest = torch.minimum(lowest, along)
+    return lowest
+
+
+class DistancePenalisedCrossEntropy(SegmentationLoss):
+    """Cross-entropy that counts up to twice near the boundary between two labels.
+
+    phi is 1 at a voxel that touches another label, falls linearly with the distance d (in voxels)
+    to the nearest voxel of another label, and is 0 in the middle of the region (the deepest voxel
+    of that label in the image). It does not depend on the prediction.
+
+    Args:
+        ignore_index: label of voxels to leave out; no distance is measured to them.
+    """
+
+    name = "distance_penalised_cross_entropy"
+    about = About(
+        title="Distance-penalised cross-entropy",
+        family="distribution",
+        formula=r"L = -\frac{1}{N} \sum_{i=1}^{N} (1 + \phi_i) \log p_{i, y_i}, \quad"
+        r" \phi_i = \frac{\max_{j: y_j = y_i} d_j - d_i}{\max_{j: y_j = y_i} d_j - 1}",
+        paper="Caliva, F., Iriondo, C., Martinez, A. M., Majumdar, S., Pedoia, V. (2019). Distance "
+        "map loss penalty term for semantic segmentation. MIDL. arXiv:1908.03679; phi normalised "
+        "as in the code of Ma, J. et al. (2021). Loss odyssey in medical image segmentation. "
+        "doi:10.1016/j.media.2021.102035 (which then returns the unweighted mean)",
+        reduction="mean over all valid voxels of the batch, not divided by the sum of 1 + phi",
+        smoothing="none",
+        background="a class like any other",
+        absent_class="no term of its own, as in cross-entropy; an image of one label has phi = 0",
+        value_range="[0, inf); between cross-entropy and twice cross-entropy",
+    )
+
+    def __init__(self, *, ignore_index: int | None = None) -> None:
+        super().__init__(ignore_index=ignore_index)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        terms = cross_entropy(logits, labels, reduction="none")
+        phi = boundary_nearness(labels, valid, logits.shape[1])
+        return weighted_mean((1 + phi) * terms, valid)
+
+
+def boundary_nearness(labels: Tensor, valid: Tensor | None, classes: int) -> Tensor:
+    """(B, *spatial), float32: 1 beside another label, 0 deepest inside."""
+    depth = (-signed_distances(labels, valid, range(classes))).clamp_min(0)
+    deepest = depth.flatten(2).amax(2).unflatten(-1, (classes, *[1] * (labels.ndim - 1)))
+    # A region that is all rim has phi = 1 (0 / 1 below); one without a boundary has depth 0.
+    nearness = 1 - (depth - 1) / (deepest - 1).masked_fill(deepest <= 1, 1)
+    nearness = nearness.masked_fill(depth == 0, 0)
+    return nearness.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+class DiceBoundary(Dice):
+    """Dice loss plus boundary loss of the foreground, both of the softmax.
+
+    Args:
+        lambda_dice: factor of the Dice loss, >= 0.
+        lambda_boundary: factor of the boundary loss, >= 0. The paper starts at 0.01 and raises it
+            every epoch: set the attribute of this name between epochs.
+        **options: those of Dice; ``reduction`` is "mean".
+    """
+
+    name = "dice_boundary"
+    about = About(
+        title="Dice + boundary loss",
+        family="compound",
+        formula=r"L = \lambda_D L_{\mathrm{Dice}} + \lambda_B L_{\mathrm{boundary}}",
+        paper=Boundary.about.paper,
+        reduction="Dice: mean over classes and images; boundary: mean over voxels and foreground "
+        "classes",
+        smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        background="a class like any other in Dice unless include_background=False; not in the "
+        "boundary term",
+        absent_class="Dice: a term near 1 with almost no gradient; boundary: no term",
+        value_range="from lambda_B times the lowest boundary loss, the perfect prediction",
+    )
+    reductions = ("mean",)
+
+    def __init__(
+        self, *, lambda_dice: float = 1.0, lambda_boundary: float = 1.0, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
+        self.lambda_boundary = check_number("lambda_boundary", lambda_boundary, 0)
+        self.boundary = Boundary()
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        dice = super().compute(logits, labels, valid)
+        boundary = self.boundary.compute(logits, labels, valid)
+        return self.lambda_dice * dice + self.lambda_boundary * boundary
+
+
+class DiceHausdorff(Dice):
+    """Dice loss plus Hausdorff distance loss (distance transform) of the foreground.
+
+    Args:
+        alpha: exponent of the distance, > 0.
+        lambda_dice: factor of the Dice loss, >= 0.
+        lambda_hausdorff: factor of the Hausdorff distance loss, >= 0. The paper sets it after each
+            epoch so that both terms have the same mean: set the attribute of this name.
+        **options: those of Dice; ``reduction`` is "mean".
+    """
+
+    name = "dice_hausdorff"
+    about = About(
+        title="Dice + Hausdorff distance loss",
+        family="compound",
+        formula=r"L = \lambda_D L_{\mathrm{Dice}} + \lambda_H L_{\mathrm{HD}}",
+        paper=HausdorffDT.about.paper,
+        reduction="Dice: mean over classes and images; Hausdorff: mean over voxels and foreground "
+        "classes",
+        smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        background="a class like any other in Dice unless include_background=False; not in the "
+        "Hausdorff term",
+        absent_class="Dice: a term near 1 with almost no gradient; Hausdorff: a term only while "
+        "the class is predicted somewhere",
+        value_range="[0, inf)",
+    )
+    reductions = ("mean",)
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.0,
+        lambda_dice: float = 1.0,
+        lambda_hausdorff: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
+        self.lambda_hausdorff = check_number("lambda_hausdorff", lambda_hausdorff, 0)
+        self.hausdorff = HausdorffDT(alpha=alpha)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        dice = super().compute(logits, labels, valid)
+        hausdorff = self.hausdorff.compute(logits, labels, valid)
+        return self.lambda_dice * dice + self.lambda_hausdorff * hausdorff

@@ -1,0 +1,116 @@
+"""Cross-entropy plus a penalty, on the sizes of the classes or on the logits of a neighbourhood."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from .base import About, SegmentationLoss, check_number, weighted_mean
+from .counts import soft_counts
+
+
+class PenalisedCrossEntropy(SegmentationLoss):
+    """Mean cross-entropy plus alpha times a penalty.
+
+    Args:
+        alpha: factor of the penalty, >= 0; with 0 this is cross-entropy.
+        ignore_index: label of voxels to leave out.
+    """
+
+    def __init__(self, *, alpha: float = 1.0, ignore_index: int | None = None) -> None:
+        super().__init__(ignore_index=ignore_index)
+        self.alpha = check_number("alpha", alpha, 0)
+
+    def penalty(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        """Scalar."""
+        raise NotImplementedError
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        cross = weighted_mean(cross_entropy(logits, labels, reduction="none"), valid)
+        return cross + self.alpha * self.penalty(logits, labels, valid)
+
+
+class CrossEntropySizePrior(PenalisedCrossEntropy):
+    """Cross-entropy plus the L1 distance between predicted and true proportions of the classes.
+
+    Args:
+        alpha: factor of the distance, >= 0; with 0 this is cross-entropy.
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "cross_entropy_size_prior"
+    about = About(
+        title="Cross-entropy with a region-size prior",
+        family="distribution",
+        formula=r"L = -\frac{1}{N} \sum_{i=1}^{N} \log p_{i, y_i} +"
+        r" \alpha \sum_{c=1}^{C} | \hat{\pi}_c - \pi_c |, \quad"
+        r" \hat{\pi}_c = \frac{1}{N} \sum_i p_{ic}, \quad \pi_c = \frac{1}{N} \sum_i g_{ic}",
+        paper="Liu, B., Dolz, J., Galdran, A., Kobbi, R., Ben Ayed, I. (2024). Do we really need "
+        "Dice? The hidden region-size biases of segmentation losses. Med. Image Anal. 91, 103015. "
+        "doi:10.1016/j.media.2023.103015, arXiv:2104.08717",
+        reduction="cross-entropy: mean over valid voxels; prior: sum over classes, mean over "
+        "images",
+        smoothing="none",
+        background="a class like any other",
+        absent_class="its predicted proportion is pushed down to 0 as a whole, by cross-entropy "
+        "at every voxel as well",
+        value_range="[0, inf)",
+    )
+
+    def penalty(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        counts = soft_counts(logits, labels, valid)
+        voxels = counts.reference.sum(1, keepdim=True).clamp_min(1)
+        distance = ((counts.predicted - counts.reference) / voxels).abs().sum(1)
+        return weighted_mean(distance, counts.counted.squeeze(1))
+
+
+class Nacl(PenalisedCrossEntropy):
+    """Neighbour-aware calibration: logits are held near the class shares of the neighbourhood.
+
+    Args:
+        alpha: factor of the penalty, >= 0; with 0 this is cross-entropy.
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "nacl"
+    about = About(
+        title="Neighbour-aware calibration loss (NACL)",
+        family="distribution",
+        formula=r"L = -\frac{1}{N} \sum_{i=1}^{N} \log p_{i, y_i} +"
+        r" \frac{\alpha}{N C} \sum_{i,c} | z_{ic} - \tau_{ic} |, \quad"
+        r" \tau_{ic} = \frac{1}{|N_i|} \sum_{j \in N_i} g_{jc}",
+        paper="Murugesan, B., Adiga, S., Liu, B., Lombaert, H., Ben Ayed, I., Dolz, J. (2023). "
+        "Trust your neighbours: penalty-based constraints for model calibration. MICCAI. "
+        "arXiv:2303.06268",
+        reduction="cross-entropy: mean over valid voxels; penalty: mean over valid voxels and "
+        "classes; N_i is the voxel with its valid neighbours, 3 voxels wide along each axis",
+        smoothing="none",
+        background="a class like any other",
+        absent_class="its logits are held near 0 and pushed down by cross-entropy",
+        value_range="(0, inf): logits cannot be certain and near a share at once",
+    )
+
+    def __init__(self, *, alpha: float = 0.1, ignore_index: int | None = None) -> None:
+        super().__init__(alpha=alpha, ignore_index=ignore_index)
+
+    def penalty(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        distance = (logits - neighbour_shares(labels, valid, logits)).abs().mean(1)
+        return weighted_mean(distance, valid)
+
+
+def neighbour_shares(labels: Tensor, valid: Tensor | None, like: Tensor) -> Tensor:
+    """Shape and dtype of ``like``: share of each class among a voxel and its valid neighbours."""
+    kept = torch.ones_like(labels) if valid is None else valid
+    kept = kept.unsqueeze(1).to(like.dtype)
+    classes = torch.arange(like.shape[1], device=labels.device)
+    masks = labels.unsqueeze(-1).eq(classes).movedim(-1, 1) * kept
+    return box_sum(masks) / box_sum(kept).clamp_min(1)
+
+
+def box_sum(images: Tensor) -> Tensor:
+    """Sum over the neighbourhood, 3 voxels wide along each spatial axis of (B, C, *spatial)."""
+    for axis in range(2, images.ndim):
+        windows = pad(images.movedim(axis, -1), (1, 1)).unfold(-1, 3, 1)
+        images = windows.sum(-1).movedim(-1, axis)
+    return images
