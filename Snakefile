@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 # the form `import workflow.x` would overwrite Snakemake's own name `workflow`
-from workflow import paths, provenance
+from workflow import check, paths, provenance
 from workflow.study import StudyError, load
 
 # a study replaces the default one as a whole, so Snakemake's merging `configfile:` is not used
@@ -18,12 +18,12 @@ if len(study_files) > 1:
     raise WorkflowError("one study at a time: give a single file with --configfile")
 try:
     STUDY = load(study_files[0], workflow.config_settings.config)
+    check.losses_work(STUDY)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
 NAME = study_files[0].stem
 RESULTS = str(paths.results(NAME))
-# plain text: `ancient(rules.configure.output.config)` would mark that output for every later use
 CONFIG = f"{RESULTS}/config.yaml"
 DATA = STUDY.data()
 RESOURCES = str(paths.resources(DATA))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import losses
-from workflow.study import StudyError, json_schema, load
+from workflow.study import Data, RunSettings, StudyError, json_schema, load
 
 CONFIG = Path(__file__).parent.parent / "config"
 STUDIES = sorted(CONFIG.glob("*.yaml"))
@@ -200,15 +200,27 @@ def test_a_loss_beside_the_study_is_found_wherever_the_resolved_study_lies(tmp_p
     assert losses.create(entry.name, **entry.options).scale == 2.0
 
 
-def test_fingerprints_follow_exactly_what_they_name(tmp_path):
+def test_a_run_depends_on_its_own_loss_and_not_on_the_title_or_the_other_losses(tmp_path):
     base = load(write(tmp_path))
     steps = load(write(tmp_path, training={"steps": 5}))
     title = load(write(tmp_path, title="another"))
     options = load(write(tmp_path, losses={"dice_ce": {}, "dice": {"batch": True}}))
-    assert base.run_fingerprint("dice") == title.run_fingerprint("dice")
-    assert base.run_fingerprint("dice") != steps.run_fingerprint("dice")
-    assert base.run_fingerprint("dice") != options.run_fingerprint("dice")
-    assert base.run_fingerprint("dice_ce") == options.run_fingerprint("dice_ce")
-    assert base.data().fingerprint() == steps.data().fingerprint()
+    assert base.run_settings("dice") == title.run_settings("dice")
+    assert base.run_settings("dice") != steps.run_settings("dice")
+    assert base.run_settings("dice") != options.run_settings("dice")
+    assert base.run_settings("dice_ce") == options.run_settings("dice_ce")
+
+
+def test_what_a_job_is_given_reads_back_as_it_was(tmp_path):
+    study = load(CONFIG / "default.yaml")
+    for label in study.losses:
+        given = study.run_settings(label)
+        assert RunSettings.model_validate_json(given.model_dump_json()) == given
+    assert Data.model_validate_json(study.data().model_dump_json()) == study.data()
+
+
+def test_studies_that_agree_in_their_data_share_it(tmp_path):
+    base = load(write(tmp_path)).data().fingerprint()
+    assert base == load(write(tmp_path, training={"steps": 5})).data().fingerprint()
     patch = load(write(tmp_path, training={"patch_size": [16, 16, 16]}))
-    assert base.data().fingerprint() != patch.data().fingerprint()
+    assert base != patch.data().fingerprint()

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_losses, _add_schema, _add_configure, _add_dataset, _add_prepare,
-        _add_split, _add_trial, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
+        _add_split, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -147,17 +147,22 @@ def _configure(options) -> None:
     files.write_text(options.out, options.content)
 
 
-def _add_data_job(commands, name: str, run, help: str) -> None:
-    """A command whose result studies share: it knows nothing of the study that asked first."""
+def _settings_job(commands, name: str, run, help: str) -> argparse.ArgumentParser:
+    """A command of a rule that gets what its result depends on, and nothing else of the study.
+
+    So a changed study reruns what it affects, and studies share what they agree in.
+    """
     parser = commands.add_parser(name, help=help, description=help)
-    parser.add_argument("settings", help="the study's data section as JSON")
-    parser.add_argument("out", type=Path, help="the JSON file of the result; the rest lies beside")
-    parser.add_argument("--log")
+    parser.add_argument("settings", help="as JSON, see the models of workflow/study.py")
+    parser.add_argument("--log", help="file that keeps what is printed")
     parser.set_defaults(run=run)
+    return parser
 
 
 def _add_dataset(commands) -> None:
-    _add_data_job(commands, "dataset", _dataset, "write the phantom or download a Decathlon task")
+    help = "write the phantom or download a Decathlon task"
+    parser = _settings_job(commands, "dataset", _dataset, help)
+    parser.add_argument("out", type=Path, help="its dataset.json")
 
 
 def _dataset(options) -> None:
@@ -182,7 +187,9 @@ def _progress(what: str):
 
 
 def _add_prepare(commands) -> None:
-    _add_data_job(commands, "prepare", _prepare, "verify a data set and write its arrays")
+    help = "verify a data set and write its arrays"
+    parser = _settings_job(commands, "prepare", _prepare, help)
+    parser.add_argument("out", type=Path, help="prepared.json; the arrays go beside it")
 
 
 def _prepare(options) -> None:
@@ -204,40 +211,24 @@ def _prepare(options) -> None:
 
 
 def _add_split(commands) -> None:
-    parser = _job(commands, "split", _split, "assign subjects to train, validation and test")
+    help = "assign subjects to train, validation and test"
+    parser = _settings_job(commands, "split", _split, help)
     parser.add_argument("prepared", type=Path)
     parser.add_argument("out", type=Path)
 
 
 def _split(options) -> None:
-    from workflow import check, files, study
+    from workflow import check, files
     from workflow.data.prepare import load_prepared
+    from workflow.study import Splits
 
-    splits = check.split(study.load(options.study).splits, load_prepared(options.prepared.parent))
+    settings = Splits.model_validate_json(options.settings)
+    splits = check.split(settings, load_prepared(options.prepared.parent))
     files.write_table(options.out, splits)
 
 
-def _add_trial(commands) -> None:
-    parser = _job(commands, "trial", _trial, "try every loss of a study on a tiny batch")
-    parser.add_argument("prepared", type=Path)
-    parser.add_argument("splits", type=Path)
-    parser.add_argument("out", type=Path)
-
-
-def _trial(options) -> None:
-    from workflow import check, files, study
-    from workflow.data.prepare import load_prepared
-    from workflow.training import objective
-
-    voxels = check.train_voxels(
-        load_prepared(options.prepared.parent), files.read_table(options.splits)
-    )
-    values = objective.trial(study.load(options.study).losses, voxels)
-    files.write_json(options.out, values)
-
-
 def _add_train(commands) -> None:
-    parser = _job(commands, "train", _train, "train and score one run")
+    parser = _settings_job(commands, "train", _train, "train and score one run")
     parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
     parser.add_argument("out", type=Path, help="status.json; the other files go beside it")
@@ -247,16 +238,19 @@ def _add_train(commands) -> None:
 
 
 def _train(options) -> None:
-    from workflow import files, study
+    from workflow import files
     from workflow.data.prepare import load_prepared
     from workflow.data.splits import check_splits
+    from workflow.study import RunSettings
     from workflow.training import train
 
     prepared = load_prepared(options.prepared.parent)
     splits = files.read_table(options.splits)
     check_splits(splits, prepared)
     run = train.Run(options.loss, options.rate, options.seed)
-    train.train(study.load(options.study), prepared, splits, run, options.out.parent)
+    train.train(
+        RunSettings.model_validate_json(options.settings), prepared, splits, run, options.out.parent
+    )
 
 
 def _add_compare(commands) -> None:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from workflow import paths
 from workflow.data import dataset as datasets
-from workflow.data.dataset import DataSet
+from workflow.data.dataset import DataError, DataSet
+from workflow.data.phantom import CLASSES
 from workflow.data.phantom import write as write_phantom
 from workflow.data.prepare import Prepared, prepare
 from workflow.data.splits import make_splits
-from workflow.study import Dataset, Splits, StudyError, load
+from workflow.study import Dataset, Splits, Study, StudyError, load
 from workflow.training import objective
 from workflow.training.network import accelerator
 
@@ -52,8 +53,8 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
         splits = split(study.splits, prepared)
         sizes = splits.drop_duplicates("subject")["split"].value_counts()
         yield "subjects: " + ", ".join(f"{sizes[name]} {name}" for name in sizes.index)
-        values = objective.trial(study.losses, train_voxels(prepared, splits))
-        yield f"losses: all {len(values)} have a value and a gradient on a trial batch"
+        losses_work(study)
+        yield f"losses: all {len(study.losses)} have a value and a gradient on a trial batch"
 
 
 def read_dataset(dataset: Dataset, root: Path) -> DataSet:
@@ -66,11 +67,19 @@ def classes_of(dataset: Dataset, data: DataSet) -> tuple[tuple[str, ...], dict[i
     return datasets.merge_labels(data.labels, dataset.labels)
 
 
-def train_voxels(prepared: Prepared, splits: pd.DataFrame) -> list[int]:
-    """Voxels of each class in the training cases."""
-    train = set(splits.loc[splits["split"] == "train", "case"])
-    cases = [case for case in prepared.cases if case.name in train]
-    return [sum(case.voxels[name] for case in cases) for name in prepared.classes]
+def losses_work(study: Study) -> None:
+    """Tries every loss on a tiny batch, so that what would fail in every run fails now.
+
+    Raises ``StudyError``. A data set that cannot be read is left to :func:`read_dataset` to tell.
+    """
+    classes = 1 + len(CLASSES)
+    if study.dataset.source != "phantom":
+        try:
+            data = read_dataset(study.dataset, paths.raw(study.data()))
+            classes = len(classes_of(study.dataset, data)[0])
+        except DataError:
+            return
+    objective.trial(study.losses, [1] * classes)
 
 
 def split(splits: Splits, prepared: Prepared) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import losses
 from workflow.data.phantom import PhantomSettings
@@ -183,7 +183,25 @@ class Data(Section):
 
     def fingerprint(self) -> str:
         """Eight letters that name it among the prepared data sets."""
-        return _digest(self.model_dump(mode="json"))[:8]
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+class RunSettings(Section):
+    """What decides the result of a run, its data, learning rate and seed aside.
+
+    A job gets this and no more, so that a change of the study reruns what it affects.
+    """
+
+    loss: Loss
+    network: Network
+    training: Training
+    evaluation: Evaluation
+    checkpoint: Literal["best", "last"]
+
+    def window(self) -> Triple:
+        """Window of the sliding-window inference in voxels."""
+        return self.evaluation.window or self.training.patch_size
 
 
 class Study(Section):
@@ -227,7 +245,7 @@ class Study(Section):
             )
         for key, size in (
             ("training.patch_size", self.training.patch_size),
-            ("evaluation.window", self.window()),
+            ("evaluation.window", self.evaluation.window or self.training.patch_size),
         ):
             for extent, divisor in zip(size, self.network.divisor(), strict=True):
                 if extent % divisor:
@@ -242,22 +260,14 @@ class Study(Section):
                 raise ValueError(f"losses.{label}: {error}") from None
         return self
 
-    def window(self) -> Triple:
-        """Window of the sliding-window inference in voxels."""
-        return self.evaluation.window or self.training.patch_size
-
-    def fingerprint(self, *sections: str, **more: Any) -> str:
-        """Digest of these sections (and of ``more``): what a result was made from."""
-        return _digest({name: _plain(getattr(self, name)) for name in sections} | more)
-
-    def run_fingerprint(self, label: str) -> str:
-        """Digest of what decides the result of a run with this loss, its data aside."""
-        return self.fingerprint(
-            "network",
-            "training",
-            "evaluation",
+    def run_settings(self, label: str) -> RunSettings:
+        """What a run with the loss of this label depends on."""
+        return RunSettings(
+            loss=self.losses[label],
+            network=self.network,
+            training=self.training,
+            evaluation=self.evaluation,
             checkpoint=self.comparison.checkpoint,
-            loss=self.losses[label].model_dump(),
         )
 
     def data(self) -> Data:
@@ -360,15 +370,6 @@ def _beside(entry: Any, folder: Path) -> Any:
         return entry
     file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
     return entry | {"name": f"{os.path.relpath(file)}:{cls}"} if file.is_file() else entry
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON types."""
-    return TypeAdapter(Any).dump_python(value, mode="json")
 
 
 def _merge(base: dict, overrides: dict) -> dict:

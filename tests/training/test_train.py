@@ -15,7 +15,8 @@ from workflow.training.train import Run, train
 
 
 def run(study, prepared, splits, out, loss="dice_ce", seed=1):
-    status = train(study, prepared, splits, Run(loss, 3e-3, seed), out)
+    settings = study.run_settings(loss)
+    status = train(settings, prepared, splits, Run(loss, 3e-3, seed), out)
     found = json.loads((out / "status.json").read_text())
     assert found["status"] == status
     return found, pd.read_csv(out / "curve.csv"), pd.read_csv(out / "cases.csv")

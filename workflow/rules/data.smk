@@ -46,13 +46,12 @@ rule prepare:
 rule split:
     input:
         prepared=rules.prepare.output,
-        config=ancient(CONFIG),
     output:
         f"{RESULTS}/splits.csv",
     log:
         f"{RESULTS}/logs/split.log",
     params:
-        settings=STUDY.fingerprint("splits"),
+        settings=lambda wildcards: STUDY.splits.model_dump_json(),
         code=code("workflow/data/splits.py"),
     shell:
-        "python -m workflow split {input.config:q} {input.prepared:q} {output:q} --log {log:q}"
+        "python -m workflow split {params.settings:q} {input.prepared:q} {output:q} --log {log:q}"

@@ -26,7 +26,7 @@ from workflow.data.patches import PatchSampler
 from workflow.data.prepare import Prepared
 from workflow.evaluation.metrics import SCORES, confusion_counts, dice, score_case
 from workflow.evaluation.predict import label_map, predict
-from workflow.study import Study
+from workflow.study import RunSettings
 from workflow.training import network as networks
 from workflow.training import objective
 
@@ -83,7 +83,9 @@ class Record:
         files.write_json(out / "status.json", key | self.status)
 
 
-def train(study: Study, prepared: Prepared, splits: pd.DataFrame, run: Run, out: Path) -> str:
+def train(
+    settings: RunSettings, prepared: Prepared, splits: pd.DataFrame, run: Run, out: Path
+) -> str:
     """Trains and scores one run, writes its four files to ``out`` and returns its status.
 
     ``ok``; ``diverged`` when the loss or its gradient became non-finite; ``failed`` when the
@@ -91,7 +93,7 @@ def train(study: Study, prepared: Prepared, splits: pd.DataFrame, run: Run, out:
     """
     record = Record()
     try:
-        trainer = Trainer(study, prepared, splits, run, record)
+        trainer = Trainer(settings, prepared, splits, run, record)
         outcome = trainer.fit()
         trainer.evaluate()
         record.status |= outcome
@@ -111,15 +113,15 @@ class Trainer:
 
     def __init__(
         self,
-        study: Study,
+        settings: RunSettings,
         prepared: Prepared,
         splits: pd.DataFrame,
         run: Run,
         record: Record,
     ):
-        self.study, self.prepared, self.run, self.record = study, prepared, run, record
+        self.settings, self.prepared, self.run, self.record = settings, prepared, run, record
         self.name = f"{run.loss} seed {run.seed}"
-        self.device = networks.accelerator(study.training.accelerator)
+        self.device = networks.accelerator(settings.training.accelerator)
         torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
         cases = {case.name: case for case in prepared.cases}
         self.cases = {
@@ -127,25 +129,25 @@ class Trainer:
             for split, rows in splits.groupby("split")
         }
         voxels = [sum(case.voxels[c] for case in self.cases["train"]) for c in prepared.classes]
-        self.loss = objective.create(study.losses[run.loss], voxels)
+        self.loss = objective.create(settings.loss, voxels)
         total = sum(voxels)
         self.network = networks.build(
             len(prepared.channels),
             len(prepared.classes),
             seed=run.seed,
-            class_frequencies=[v / total for v in voxels] if study.network.prior_bias else None,
-            **study.network.model_dump(exclude={"prior_bias"}),
+            class_frequencies=[v / total for v in voxels] if settings.network.prior_bias else None,
+            **settings.network.model_dump(exclude={"prior_bias"}),
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=run.learning_rate,
-            weight_decay=study.training.weight_decay,
+            weight_decay=settings.training.weight_decay,
             fused=self.device.type != "mps",
         )
         self.schedule = _schedule(
-            self.optimizer, study.training.schedule, run.learning_rate, study.training.steps
+            self.optimizer, settings.training.schedule, run.learning_rate, settings.training.steps
         )
         self.step = 0
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
@@ -156,7 +158,7 @@ class Trainer:
 
         Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
         """
-        training = self.study.training
+        training = self.settings.training
         sampler = PatchSampler(
             [self.prepared.image(case) for case in self.cases["train"]],
             [self.prepared.label(case) for case in self.cases["train"]],
@@ -255,8 +257,8 @@ class Trainer:
             self.network,
             {name: tuple(case.shape) for name, case in cases.items()},
             lambda name: torch.from_numpy(np.array(self.prepared.image(cases[name]))),
-            window=self.study.window(),
-            overlap=self.study.evaluation.overlap,
+            window=self.settings.window(),
+            overlap=self.settings.evaluation.overlap,
             device=self.device,
         ):
             yield cases[name], logits
@@ -307,7 +309,7 @@ class Trainer:
                 scored[step] = self._score_test()
             rows, predictions = scored[step]
             self.record.cases += [{"checkpoint": checkpoint} | row for row in rows]
-            if checkpoint == self.study.comparison.checkpoint:
+            if checkpoint == self.settings.checkpoint:
                 self.record.predictions = predictions
         self.seconds["evaluation"] = time.perf_counter() - started
         self.record.status["evaluation_seconds"] = self.seconds["evaluation"]
@@ -324,7 +326,7 @@ class Trainer:
                     self.prepared.label(case),
                     classes=self.prepared.classes,
                     spacing=case.spacing,
-                    nsd_tolerance=self.study.evaluation.nsd_tolerance,
+                    nsd_tolerance=self.settings.evaluation.nsd_tolerance,
                 )
             ]
         return rows, predictions
@@ -334,7 +336,7 @@ class Trainer:
 
     def _report(self, score: float) -> None:
         """A progress line: step, loss, rate, validation Dice, time left."""
-        steps = self.study.training.steps
+        steps = self.settings.training.steps
         loss = [v for s, split, q, _, v in self.record.curve if (split, q) == ("train", "loss")]
         spent = self.seconds["training"] + self.seconds["validation"]
         left = spent / self.step * (steps - self.step) if self.step else math.nan
