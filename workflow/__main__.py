@@ -257,7 +257,6 @@ def _add_compare(commands) -> None:
     parser = _job(commands, "compare", _compare, "make the tables of a study from its runs")
     parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
-    parser.add_argument("out", type=Path, help="one of the tables; the others go beside it")
 
 
 def _compare(options) -> None:
@@ -267,16 +266,16 @@ def _compare(options) -> None:
 
     configuration = study.load(options.study)
     prepared = load_prepared(options.prepared.parent)
+    splits = files.read_table(options.splits)
+    folder = options.study.parent
     runs = {
-        (loss, seed): options.study.parent / "runs" / paths.run(configuration, loss, seed)
+        (loss, seed): folder / "runs" / paths.run(configuration, loss, seed)
         for loss in configuration.losses
         for seed in configuration.seeds
     }
-    tables.write_all(
-        configuration, prepared, files.read_table(options.splits), runs.values(), options.out.parent
-    )
-    examples.write(configuration, prepared, runs, options.out.parent)
-    files.write_json(options.study.parent / "environment.json", provenance.environment())
+    tables.write_all(configuration, prepared, splits, runs.values(), folder / "tables")
+    examples.write(configuration, prepared, runs, folder / "tables")
+    files.write_json(folder / "environment.json", provenance.environment())
 
 
 def _add_figures(commands) -> None:

@@ -81,7 +81,8 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     if trials == 0:
         return math.nan, math.nan
     low, high = proportion_confint(successes, trials, alpha=1 - confidence, method="wilson")
-    return float(low), float(high)
+    # exactly 0 and 1 at the ends, where rounding would leave 1e-17
+    return float(low) if successes else 0.0, float(high) if successes < trials else 1.0
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -30,7 +30,7 @@ FAINT = "#D9D9D9"
 CLASS_COLOURS = (SKY, YELLOW, GREEN, ORANGE, BLUE, "#B2ABD2", "#A6761D", "#66A61E")
 LINE_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 TIER_MARKS = {
-    "best": (BLUE, "o", "best tier"),
+    "best": (BLUE, "o", "not separable from the best"),
     "separable": (ORANGE, "s", "separably below the best"),
     "collapsed": (VERMILION, "X", "collapsed in most runs"),
     "failed": (BLACK, "X", "no finished run"),

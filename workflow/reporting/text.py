@@ -246,8 +246,8 @@ def ranking_title(study: Study) -> str:
         top = best.iloc[0]
         return f"{readable(top['loss'])} leads with a mean Dice of {number(top['mean_dice'])}"
     return (
-        f"{len(best)} of {count(len(table), 'loss', 'losses')} form the best tier; "
-        f"{readable(top['loss'])} has the highest mean Dice ({number(top['mean_dice'])})"
+        f"{len(best)} of {count(len(table), 'loss', 'losses')} have or cannot be separated from "
+        f"the highest mean Dice ({readable(top['loss'])}, {number(top['mean_dice'])})"
     )
 
 

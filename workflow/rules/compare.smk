@@ -18,7 +18,7 @@ rule compare:
         config=CONFIG,
     output:
         # `update`, because the old tables stay until each new one is whole
-        update(report(TABLES, category="Tables")),
+        tables=update(report(TABLES, category="Tables")),
         environment=f"{RESULTS}/environment.json",
     log:
         f"{RESULTS}/logs/compare.log",
@@ -26,4 +26,4 @@ rule compare:
         code=code("workflow/comparison", "workflow/evaluation", "losses"),
     shell:
         "python -m workflow compare {input.config:q} {input.prepared:q} {input.splits:q} "
-        "{output[0]:q} --log {log:q}"
+        "--log {log:q}"
