@@ -162,18 +162,21 @@ def _settings_job(commands, name: str, run, help: str) -> argparse.ArgumentParse
 def _add_dataset(commands) -> None:
     help = "write the phantom or download a Decathlon task"
     parser = _settings_job(commands, "dataset", _dataset, help)
-    parser.add_argument("out", type=Path, help="its dataset.json")
+    parser.add_argument("out", type=Path, help="the file that says that it is there")
 
 
 def _dataset(options) -> None:
+    from workflow import files, paths
     from workflow.data import decathlon, phantom
     from workflow.study import Data
 
-    dataset = Data.model_validate_json(options.settings).dataset
+    settings = Data.model_validate_json(options.settings)
+    dataset, folder = settings.dataset, paths.raw(settings)
     if dataset.source == "phantom":
-        phantom.write(dataset.phantom, options.out.parent, progress=_progress("subjects written"))
+        phantom.write(dataset.phantom, folder, progress=_progress("subjects written"))
     else:
-        decathlon.fetch(dataset.task, options.out.parent.parent)
+        decathlon.fetch(dataset.task, folder.parent)
+        files.write_json(options.out, {"folder": str(folder)})
 
 
 def _progress(what: str):

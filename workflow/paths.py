@@ -23,6 +23,15 @@ def resources(data: Data) -> Path:
     return Path("resources") / f"{data.dataset.name}-{data.fingerprint()}"
 
 
+def written(data: Data) -> Path:
+    """The file that says that a data set was written or downloaded.
+
+    Snakemake deletes what it is about to make again, so it must be no file of a user's folder.
+    """
+    phantom = data.dataset.source == "phantom"
+    return raw(data) / "dataset.json" if phantom else resources(data) / "downloaded.json"
+
+
 def raw(data: Data) -> Path:
     """The data set as NIfTI files: its ``root``, or where the phantom is written."""
     dataset = data.dataset

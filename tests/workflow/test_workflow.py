@@ -232,6 +232,21 @@ def test_a_users_folder_is_prepared_split_by_patient_and_merged(finished, fresh)
     assert prepared["classes"] == ["background", "lesion"]
 
 
+def test_a_task_that_is_there_already_is_used_and_never_touched(finished, fresh):
+    source = next((finished.root / "resources").glob("tiny-*/phantom"))
+    task = fresh.root / "tasks" / "Task04_Hippocampus"
+    shutil.copytree(source, task)
+    before = {path: path.stat().st_mtime_ns for path in task.rglob("*")}
+    text = fresh.study.read_text()
+    head, rest = text[: text.index("dataset:")], text[text.index("splits:") :]
+    here = "dataset: {source: decathlon, name: t4, task: Task04_Hippocampus, root: tasks}\n"
+    for patch in ("[16, 16, 16]", "[8, 8, 8]"):
+        fresh.study.write_text(head + here + rest.replace("[16, 16, 16]", patch))
+        done = fresh.snakemake("results/tiny/splits.csv")
+        assert done.returncode == 0, done.stdout
+    assert {path: path.stat().st_mtime_ns for path in task.rglob("*")} == before
+
+
 def test_a_study_folder_that_is_not_writable_is_named(fresh, monkeypatch, tmp_path):
     (fresh.root / "results").write_text("a file where the folder should be")
     for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake()):

@@ -13,7 +13,6 @@ def code(*places):
 
 def raw_files(data):
     """Every file of the data set, so that a replaced image or label is prepared again."""
-    root = paths.raw(data)
     if data.dataset.source != "folder":
-        return [str(root / "dataset.json")]
-    return [str(f) for f in sorted(root.glob("**/*")) if f.is_file()]
+        return [str(paths.written(data))]
+    return [str(f) for f in sorted(paths.raw(data).glob("**/*")) if f.is_file()]

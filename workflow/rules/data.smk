@@ -17,7 +17,7 @@ if STUDY.dataset.source != "folder":
 
     rule dataset:
         output:
-            f"{paths.raw(DATA)}/dataset.json",
+            str(paths.written(DATA)),
         log:
             f"{RESOURCES}/dataset.log",
         params:
