@@ -1,6 +1,7 @@
 """rareclass: which segmentation loss survives class imbalance? A table of contents."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from snakemake.exceptions import WorkflowError
 
 # the form `import workflow.x` would overwrite Snakemake's own name `workflow`
 from workflow import check, paths, provenance
+from workflow.data.faults import DataError
 from workflow.study import StudyError, load
+from workflow.training.network import accelerator
 
 # a study replaces the default one as a whole, so Snakemake's merging `configfile:` is not used
 study_files = list(map(Path, workflow.config_settings.configfiles)) or [
@@ -16,13 +19,16 @@ study_files = list(map(Path, workflow.config_settings.configfiles)) or [
 ]
 if len(study_files) > 1:
     raise WorkflowError("one study at a time: give a single file with --configfile")
+NAME = study_files[0].stem
+if NAME == "reference" or not re.fullmatch(r"[\w.+ -]+", NAME):
+    raise WorkflowError(f"{study_files[0]}: call it otherwise, its name is a folder of results/")
 try:
     STUDY = load(study_files[0], workflow.config_settings.config)
     check.losses_work(STUDY)
-except StudyError as error:
+    GPU = accelerator(STUDY.training.accelerator).type == "cuda"
+except (StudyError, DataError) as error:
     raise WorkflowError(str(error)) from None
 
-NAME = study_files[0].stem
 RESULTS = str(paths.results(NAME))
 CONFIG = f"{RESULTS}/config.yaml"
 DATA = STUDY.data()

@@ -151,9 +151,29 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
     assert (study.training.weight_decay, study.training.learning_rate) == (1e-4, 2e-3)
 
 
-def test_an_override_that_is_no_yaml_is_one_line(tmp_path):
-    with pytest.raises(StudyError, match="an override cannot be read"):
-        load(write(tmp_path), {"title": "[x"})
+@pytest.mark.parametrize("text", ["[x", "007", "Which: one", "null"])
+def test_text_stays_text_whatever_it_looks_like(tmp_path, text):
+    dataset = {"source": "phantom", "name": "007", "subject": "[a-z]+\\d"}
+    study = load(write(tmp_path), {"title": text, "dataset": dataset})
+    assert (study.title, study.dataset.name) == (text, "007")
+    assert study.dataset.subject == "[a-z]+\\d"
+
+
+def test_a_number_where_text_is_wanted_is_its_text(tmp_path):
+    assert load(write(tmp_path), {"title": 2024}).title == "2024"
+
+
+def test_options_of_losses_are_typed_on_the_command_line(tmp_path):
+    study = load(write(tmp_path), {"losses": {"dice": {"batch": "true", "smooth_nr": "1e-3"}}})
+    assert study.losses["dice"].options == {"batch": True, "smooth_nr": 1e-3}
+
+
+def test_a_loss_whose_constructor_raises_anything_is_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "class Boom:\n    def __init__(self):\n        raise RuntimeError('boom')\n"
+    )
+    with pytest.raises(StudyError, match=r"losses\.a: .*RuntimeError: boom"):
+        load(write(tmp_path, losses={"dice_ce": {}, "a": {"name": "mine.py:Boom"}}))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -62,6 +62,8 @@ def _say(text: str, *values: object) -> None:
 
 def _overrides(settings: list[str]) -> dict:
     """``dataset.root=/data`` as the nested mapping of a study."""
+    import yaml
+
     nested: dict = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -73,7 +75,10 @@ def _overrides(settings: list[str]) -> dict:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise SystemExit(f"--set {setting}: '{parent}' was given a value before")
-        place[last] = value
+        try:  # as Snakemake reads `--config`: structure, but no types
+            place[last] = yaml.load(value, Loader=yaml.BaseLoader)
+        except yaml.YAMLError:
+            place[last] = value
     return nested
 
 

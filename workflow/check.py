@@ -12,7 +12,7 @@ import pandas as pd
 
 from workflow import paths
 from workflow.data import dataset as datasets
-from workflow.data.dataset import DataError, DataSet
+from workflow.data.dataset import DataSet
 from workflow.data.phantom import CLASSES
 from workflow.data.phantom import write as write_phantom
 from workflow.data.prepare import Prepared, prepare
@@ -70,16 +70,15 @@ def classes_of(dataset: Dataset, data: DataSet) -> tuple[tuple[str, ...], dict[i
 def losses_work(study: Study) -> None:
     """Tries every loss on a tiny batch, so that what would fail in every run fails now.
 
-    Raises ``StudyError``. A data set that cannot be read is left to :func:`read_dataset` to tell.
+    Raises ``StudyError`` for the losses, ``DataError`` for a folder that cannot be read.
     """
+    root = paths.raw(study.data())
     classes = 1 + len(CLASSES)
+    if study.dataset.source == "decathlon" and not root.exists():
+        return  # downloaded first
     if study.dataset.source != "phantom":
-        try:
-            data = read_dataset(study.dataset, paths.raw(study.data()))
-            classes = len(classes_of(study.dataset, data)[0])
-        except DataError:
-            return
-    objective.trial(study.losses, [1] * classes)
+        classes = len(classes_of(study.dataset, read_dataset(study.dataset, root))[0])
+    objective.trial(study.losses, [1] * classes, study.training.patch_size)
 
 
 def split(splits: Splits, prepared: Prepared) -> pd.DataFrame:

@@ -41,7 +41,9 @@ class StudyError(Exception):
 class Section(BaseModel):
     """A part of a study: immutable, and every unknown key is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
 
 class Dataset(Section):
@@ -258,6 +260,9 @@ class Study(Section):
                 loss.check()
             except (TypeError, ValueError) as error:
                 raise ValueError(f"losses.{label}: {error}") from None
+            except Exception as error:  # a user's own class may raise anything
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(f"losses.{label}: cannot be made: {reason}") from None
         return self
 
     def run_settings(self, label: str) -> RunSettings:
@@ -298,10 +303,10 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
         raise StudyError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(data, dict):
         raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
-    try:
-        data = _merge(data, overrides or {})
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: an override cannot be read as YAML: {error}") from None
+    overrides = dict(overrides or {})
+    if "losses" in overrides:
+        overrides["losses"] = _typed(overrides["losses"])
+    data = _merge(data, overrides)
     if isinstance(data.get("losses"), dict):
         data["losses"] = {
             label: _beside(entry, path.parent) for label, entry in data["losses"].items()
@@ -378,14 +383,20 @@ def _merge(base: dict, overrides: dict) -> dict:
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = _merge(merged[key], value)
         else:
-            merged[key] = _typed(value)
+            merged[key] = value
     return merged
 
 
 def _typed(value: Any) -> Any:
-    """Values of the command line arrive as text inside lists and mappings; YAML types them."""
+    """Options of losses as YAML types them; from the command line they arrive as text.
+
+    Every other key is typed by its model.
+    """
     if isinstance(value, str):
-        return _read_yaml(value)
+        try:
+            return _read_yaml(value)
+        except yaml.YAMLError:
+            return value
     if isinstance(value, list):
         return [_typed(item) for item in value]
     if isinstance(value, dict):

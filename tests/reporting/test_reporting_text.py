@@ -73,7 +73,7 @@ def test_best_tier_without_collapse() -> None:
     told = text.verdict(study(table))[0]
     assert "none of the 3 losses collapsed" in told
     assert (
-        "1 other cannot be separated from the highest mean Dice, 0.70 [0.60, 0.90] with Dice: "
+        "1 other cannot be separated from the highest mean Dice of those that hold, 0.70 [0.60, 0.90] with Dice: "
         "Dice CE (down to 0.69)" in told
     )
 
@@ -208,3 +208,24 @@ def test_titles_of_an_empty_study_say_so() -> None:
     for title in (text.ranking_title, text.collapse_title, text.correction_title, text.cost_title,
                   text.heldout_title, text.curves_title, text.dataset_title):  # fmt: skip
         assert title(empty)
+
+
+def test_a_collapsed_loss_with_the_highest_score_does_not_lead() -> None:
+    table = summary(
+        {"loss": "generalized_dice_ce", "mean_dice": 0.8, "collapsed": 3, "tier": "collapsed"},
+        {"loss": "dice", "mean_dice": 0.7},
+        {"loss": "dice_ce", "mean_dice": 0.6},
+    )
+    told = text.ranking_title(study(table))
+    assert told.startswith("Dice has the highest mean Dice of the losses that hold (0.70)")
+
+
+def test_one_seed_speaks_of_cases_only() -> None:
+    runs = pd.DataFrame({"loss": ["dice"] * 2, "seed": [1, 1]})
+    one = Study("s", {"dataset": {"name": "D"}}, runs=runs)
+    many = Study("s", {"dataset": {"name": "D"}}, runs=runs.assign(seed=[1, 2]))
+    assert (
+        "one seed" in text.rules(one)["Intervals"] and "new seeds" in text.rules(many)["Intervals"]
+    )
+    assert "cases, for this one seed" in text.caption(one, "ranking")
+    assert "seeds and cases" in text.caption(many, "ranking")

@@ -35,7 +35,7 @@ def test_every_loss_of_the_catalogue_passes_the_trial():
         )
         for name in losses.available()
     }
-    assert set(trial(entries, [90, 5, 3, 2])) == set(entries)
+    assert set(trial(entries, [90, 5, 3, 2], (16, 16, 8))) == set(entries)
 
 
 def test_what_would_fail_in_every_run_is_told_before_the_first(monkeypatch):
@@ -45,7 +45,7 @@ def test_what_would_fail_in_every_run_is_told_before_the_first(monkeypatch):
         "fine": Loss(name="dice"),
     }
     with pytest.raises(StudyError) as caught:
-        trial(entries, [90, 5, 3, 2])
+        trial(entries, [90, 5, 3, 2], (32, 32, 32))
     told = str(caught.value).splitlines()
     assert len(told) == 2
     assert told[0].startswith("losses.short: ") and "2 values" in told[0]
@@ -55,4 +55,4 @@ def test_what_would_fail_in_every_run_is_told_before_the_first(monkeypatch):
 def test_a_loss_without_a_gradient_is_told(monkeypatch):
     monkeypatch.setattr(losses, "create", lambda name, **options: lambda z, y: torch.tensor(1.0))
     with pytest.raises(StudyError, match=r"losses\.x: .*grad"):
-        trial({"x": Loss(name="dice")}, [3, 1])
+        trial({"x": Loss(name="dice")}, [3, 1], (8, 8, 8))

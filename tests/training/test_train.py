@@ -106,15 +106,28 @@ def test_a_run_that_diverges_before_its_first_validation_is_scored_as_both_check
     pd.testing.assert_frame_equal(best.reset_index(drop=True), last.reset_index(drop=True))
 
 
-def test_an_error_while_scoring_is_a_row_as_well(study, prepared, splits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError("no space left"), MemoryError("no room")])
+def test_what_is_not_the_fault_of_the_loss_is_no_row_against_it(
+    study, prepared, splits, tmp_path, monkeypatch, error
+):
     def full(*args, **options):
-        raise OSError("no space left")
+        raise error
 
     monkeypatch.setattr(module, "score_case", full)
-    status, curve, cases = run(study, prepared, splits, tmp_path)
-    assert status["status"] == "failed"
-    assert "no space left" in status["reason"]
-    assert len(curve) and cases.empty
+    with pytest.raises(type(error), match=str(error)):
+        run(study, prepared, splits, tmp_path)
+    assert not (tmp_path / "status.json").exists()
+
+
+def test_a_loss_that_runs_out_of_memory_is_no_failed_loss(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    def out_of_memory(value):
+        raise MemoryError("no room")
+
+    study = with_loss(study, monkeypatch, Broken(2, out_of_memory))
+    with pytest.raises(MemoryError):
+        run(study, prepared, splits, tmp_path)
 
 
 def test_a_gradient_that_becomes_non_finite_is_diverged_before_the_weights_are(

@@ -271,6 +271,8 @@ def _scores(
         interval(f"dice_{name}", "rarest_dice", cases, name)
     interval("rarest_dice", "rarest_dice", cases, rarest)
     present, absent = cases[cases["reference_voxels"] > 0], cases[cases["reference_voxels"] == 0]
+    # nothing predicted leaves precision undefined; leaving it out would reward a lost class
+    present = present.fillna({"precision": 0.0})
     # classes weigh the same whatever their number of cases
     by_class = present.groupby("class")[["nsd", "hd95", "sensitivity", "precision", "volume_error"]]
     means = by_class.mean().mean()
@@ -370,7 +372,7 @@ def _comparisons(study: Study, cases: pd.DataFrame, dataset: pd.DataFrame) -> pd
         "high", "p", "p_holm", "seeds", "cases", "reason",
     )  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
-    for _, family in table.groupby(["checkpoint", "contrast", "endpoint"]):
+    for _, family in table[table["loss"] != FLOOR].groupby(["checkpoint", "contrast", "endpoint"]):
         table.loc[family.index, "p_holm"] = statistics.holm(family["p"])
     return table
 

@@ -285,6 +285,8 @@ def draw_cost(study: Study) -> Figure:
     places = np.arange(len(labels))
     time.barh(places, step, height=0.66, color=SKY)
     time.barh(places, step * share, height=0.66, color=BLUE)
+    for place in places[table["loss_share"].isna().to_numpy()]:
+        time.text(step[place], place, " share unknown", va="center", fontsize=8, color=GREY)
     time.set_xlabel("median time of a training step (ms)")
     memory.plot(table["peak_memory_mib"], places, "o", color=BLUE, markersize=6)
     peak = pd.to_numeric(table["peak_memory_mib"]).max()

@@ -86,6 +86,7 @@ def render(study: Study, figures_dir: Path) -> str:
         cost=_records(_in_order(study, study.cost)),
         cards=[_card(card) for card in study.cards],
         rules=text.rules(study),
+        scope=text.scope(study),
         environment=_flat(study.environment),
         configuration=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
         floor=FLOOR,

@@ -75,6 +75,11 @@ class Study:
     def _comparison(self) -> dict[str, Any]:
         return self.config.get("comparison") or {}
 
+    @property
+    def seeds(self) -> int:
+        """How many seeds the runs have."""
+        return int(self.runs["seed"].nunique()) if len(self.runs) else 0
+
     def chosen(self, table: pd.DataFrame) -> pd.DataFrame:
         """Rows of the reported checkpoint; the floor, which has none of its own, stays once."""
         if "checkpoint" not in table.columns:

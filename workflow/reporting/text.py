@@ -48,6 +48,11 @@ def trained(study: Study) -> pd.DataFrame:
     return study.ranked[study.ranked["loss"] != FLOOR] if len(study.ranked) else study.ranked
 
 
+def scope(study: Study) -> str:
+    """What the intervals speak of: with one seed nothing is known of another."""
+    return "seeds and cases" if study.seeds > 1 else "cases, for this one seed"
+
+
 def status_line(study: Study) -> str:
     """How many runs there are, and what became of those that did not end well."""
     runs = study.runs
@@ -133,7 +138,7 @@ def _best_clause(study: Study, table: pd.DataFrame) -> str:
             f"{readable(first['loss'])} stands alone in the best tier with a mean Dice of {score}"
         )
     lowest = number(best["mean_dice"].min())
-    lead = f"the highest mean Dice, {score} with {readable(first['loss'])}"
+    lead = f"the highest mean Dice of those that hold, {score} with {readable(first['loss'])}"
     if len(best) == len(table):
         return f"no loss can be separated from {lead} (the lowest is {lowest})"
     return (
@@ -211,9 +216,9 @@ def curves_title(study: Study) -> str:
     rows = study.curves
     if rows.empty or study.runs.empty:
         return "Validation Dice while training"
-    collapsed = int(study.runs["collapsed"].sum())
-    last = int(rows["step"].max())
-    return f"{_of_runs(collapsed, len(study.runs))} ended collapsed after {last} training steps"
+    lost = study.runs[study.runs["collapsed"]]
+    told = f"{_of_runs(len(lost), len(study.runs))} lost a class or diverged"
+    return f"{told}, judged on the held-out cases" if len(lost) else told
 
 
 def _of_runs(amount: int, runs: int) -> str:
@@ -242,12 +247,13 @@ def ranking_title(study: Study) -> str:
             f"No loss reaches the best tier; {readable(top['loss'])} has the highest mean Dice "
             f"({number(top['mean_dice'])}) and collapsed"
         )
+    top = best.iloc[0]
     if len(best) == 1:
-        top = best.iloc[0]
         return f"{readable(top['loss'])} leads with a mean Dice of {number(top['mean_dice'])}"
     return (
-        f"{len(best)} of {count(len(table), 'loss', 'losses')} have or cannot be separated from "
-        f"the highest mean Dice ({readable(top['loss'])}, {number(top['mean_dice'])})"
+        f"{readable(top['loss'])} has the highest mean Dice of the losses that hold "
+        f"({number(top['mean_dice'])}); {len(best) - 1} of {len(table) - 1} others are not "
+        "separable from it"
     )
 
 
@@ -324,14 +330,15 @@ def dataset_title(study: Study) -> str:
 CAPTIONS = {
     "ranking": (
         "Held-out Dice of every loss: left the mean over foreground classes, right the rarest "
-        "class. A line is the {confidence} interval over seeds and cases; colour and marker are "
-        "the tier; the dashed line is the floor, a model that predicts nothing."
+        "class. A line is the {confidence} interval over {scope}, drawn within 0 and 1; "
+        "colour and marker are the tier; the dashed line is the floor, a model that predicts "
+        "nothing."
     ),
     "published_corrected": (
         "Every published loss and its correction, trained on the same patches from the same "
         "initial weights. Left: mean Dice of both; right: corrected minus published with its "
-        "{confidence} interval, for the mean and for the rarest class. Filled where the "
-        "Holm-corrected difference is separable from zero."
+        "{confidence} interval over {scope}, for the mean and for the rarest class. Filled where "
+        "the Holm-corrected difference is separable from zero."
     ),
     "collapse": (
         "Left: what became of each run. Right: in cases without the class, the share in which "
@@ -340,7 +347,8 @@ CAPTIONS = {
     ),
     "validation_curves": (
         "Dice on the validation cases while training; a thin line is a seed, a thick one the "
-        "median of the seeds that still run, a cross a class that the run lost, at its last step. "
+        "median of the seeds that still run, a cross (at the last step) a class that the run lost "
+        "on the held-out cases. "
         "The grey line is the median of {reference}. Dashed: as published. Rows in which a loss "
         "collapsed come first."
     ),
@@ -368,7 +376,9 @@ CAPTIONS = {
 def caption(study: Study, name: str) -> str:
     """What a figure shows and how to read it."""
     return CAPTIONS[name].format(
-        confidence=percent(study.confidence), reference=readable(study.reference_loss) or "no loss"
+        confidence=percent(study.confidence),
+        reference=readable(study.reference_loss) or "no loss",
+        scope=scope(study),
     )
 
 
@@ -377,8 +387,9 @@ def rules(study: Study) -> dict[str, str]:
     level = percent(study.confidence)
     return {
         "Class present": (
-            "Dice, surface Dice (NSD) and HD95 are averaged over the cases whose reference holds "
-            "the class. A class that was missed scores a Dice of 0."
+            "Dice, surface Dice (NSD), HD95, sensitivity and precision are averaged over the cases "
+            "whose reference holds the class. A class that was missed scores 0 (HD95: the "
+            "image's diagonal)."
         ),
         "Class absent": (
             "A case without the class has no Dice. Whether the model predicts the class all the "
@@ -392,11 +403,16 @@ def rules(study: Study) -> dict[str, str]:
         "Intervals": (
             f"{level} intervals come from a random-effects model in which seeds and cases are "
             "crossed, with Satterthwaite degrees of freedom: they speak of new seeds and new "
-            "cases. Seeds times cases are never counted as independent."
+            "cases. Seeds times cases are never counted as independent. An interval is symmetric, "
+            "so where few seeds leave much open it can pass 0 or 1."
+            if study.seeds > 1
+            else f"{level} intervals are over cases only: with one seed nothing is known of how "
+            "another start would end, and what is separable here may not be with another seed."
         ),
         "Separable": (
             "A difference is called separable if its p, Holm-corrected over the contrasts of its "
-            "kind, is below the level. Not separable is not the same as equal."
+            "kind and endpoint, is below the level. Not separable is not the same as equal: with "
+            f"{count(study.seeds, 'seed')} even large differences can stay open."
         ),
         "Checkpoint": (
             f"Scores are those of the {study.checkpoint} checkpoint. The best one is chosen on the "

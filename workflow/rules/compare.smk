@@ -10,7 +10,7 @@ rule compare:
         runs=expand(
             rules.train.output,
             loss=STUDY.losses,
-            rate=f"{STUDY.training.learning_rate:g}",
+            rate=repr(STUDY.training.learning_rate),
             seed=STUDY.seeds,
         ),
         prepared=rules.prepare.output,
@@ -23,7 +23,7 @@ rule compare:
     log:
         f"{RESULTS}/logs/compare.log",
     params:
-        code=code("workflow/comparison", "workflow/evaluation", "losses"),
+        code=code("workflow/comparison", "workflow/evaluation", "losses", "workflow/files.py"),
     shell:
         "python -m workflow compare {input.config:q} {input.prepared:q} {input.splits:q} "
         "--log {log:q}"

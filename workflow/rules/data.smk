@@ -22,14 +22,15 @@ if STUDY.dataset.source != "folder":
             f"{RESOURCES}/dataset.log",
         params:
             settings=lambda wildcards: DATA.model_dump_json(),
-            code=code("workflow/data/phantom.py"),
+            code=code("workflow/data/phantom.py", "workflow/data/decathlon.py"),
         shell:
             "python -m workflow dataset {params.settings:q} {output:q} --log {log:q}"
 
 
 rule prepare:
     input:
-        raw_files(DATA),
+        # a function, because braces in a user's path would be taken for wildcards
+        lambda wildcards: raw_files(DATA),
     output:
         f"{RESOURCES}/prepared/prepared.json",
     log:

@@ -23,7 +23,7 @@ rule figures:
     log:
         f"{RESULTS}/logs/figures.log",
     params:
-        code=code("workflow/reporting"),
+        code=code("workflow/reporting", "workflow/files.py"),
     shell:
         "python -m workflow figures {input.config:q} --log {log:q}"
 
@@ -40,7 +40,7 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
     params:
-        code=code("workflow/reporting"),
+        code=code("workflow/reporting", "workflow/files.py"),
     shell:
         "python -m workflow report {input.config:q} --log {log:q}"
 
@@ -56,6 +56,6 @@ rule paper:
     log:
         f"{RESULTS}/logs/paper.log",
     params:
-        code=code("workflow/reporting"),
+        code=code("workflow/reporting", "workflow/files.py"),
     shell:
         "python -m workflow paper {input.config:q} {input.source:q} {output:q} --log {log:q}"

@@ -1,7 +1,6 @@
 # One job is one run: a loss, a learning rate and a seed.
 
 from losses import sources as loss_sources
-from workflow.training.network import accelerator
 
 RUN = f"{RESULTS}/runs/{STUDY.dataset.name}/{{loss}}/lr-{{rate}}/seed-{{seed}}"
 TRAINING_CODE = code(
@@ -30,7 +29,7 @@ rule train:
     threads: 1
     resources:
         mem_mb=2000,
-        gpu=int(accelerator(STUDY.training.accelerator).type == "cuda"),
+        gpu=int(GPU),
     params:
         settings=lambda wildcards: STUDY.run_settings(wildcards.loss).model_dump_json(),
         loss_code=lambda wildcards: LOSS_CODE[wildcards.loss],

@@ -28,16 +28,24 @@ def inverse_frequency(class_voxels: Sequence[int]) -> list[float]:
     return [len(inverse) * value / sum(inverse) for value in inverse]
 
 
-def trial(entries: dict[str, Loss], class_voxels: Sequence[int]) -> dict[str, float]:
-    """The value of each loss on a tiny random batch, forward and backward.
+TRIAL_SIDE = 32
+"""Patches of a trial are at most this long along each axis, so that it takes little time."""
+
+
+def trial(
+    entries: dict[str, Loss], class_voxels: Sequence[int], patch_size: Sequence[int]
+) -> dict[str, float]:
+    """The value of each loss on a batch of two small patches, forward and backward.
 
     Raises ``StudyError`` with one line for each loss that raises, is no scalar or has no gradient:
     what would fail in every run should fail before the first.
     """
     generator = torch.Generator().manual_seed(0)
     classes = len(class_voxels)
-    logits = torch.randn((2, classes, 8, 8, 8), generator=generator)
-    labels = torch.randint(classes, (2, 8, 8, 8), generator=generator)
+    shape = tuple(min(TRIAL_SIDE, length) for length in patch_size)
+    logits = torch.randn((2, classes, *shape), generator=generator)
+    slabs = torch.arange(shape[0]) * classes // shape[0]  # every class where it has the room
+    labels = slabs[:, None, None].expand(2, *shape).contiguous()
     values, faults = {}, []
     for label, entry in entries.items():
         try:
@@ -47,7 +55,7 @@ def trial(entries: dict[str, Loss], class_voxels: Sequence[int]) -> dict[str, fl
                 raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
             torch.autograd.grad(value, leaf)
             values[label] = value.item()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             faults.append(f"losses.{label}: on a trial batch of {classes} classes: {reason}")
     if faults:

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,21 @@ CASE_COLUMNS = (
     "checkpoint", "case", "subject", "class", "reference_voxels", "predicted_voxels",
     "tp", "fp", "fn", *SCORES,
 )  # fmt: skip
+
+
+class LossFailed(Exception):
+    """The loss itself raised (the cause); whatever else goes wrong is no verdict on it."""
+
+
+@contextmanager
+def blaming_the_loss() -> Iterator[None]:
+    """Turns what the loss raises into :class:`LossFailed`; a machine out of memory is no defect."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise LossFailed from error
 
 
 class Diverged(Exception):
@@ -89,7 +105,8 @@ def train(
     """Trains and scores one run, writes its four files to ``out`` and returns its status.
 
     ``ok``; ``diverged`` when the loss or its gradient became non-finite; ``failed`` when the
-    loss (or anything else) raised: the reason is in ``status.json``, the traceback in the log.
+    loss raised: the reason is in ``status.json``, the traceback in the log. Anything else raises,
+    so that the job fails and is tried again by the next call.
     """
     record = Record()
     try:
@@ -97,8 +114,8 @@ def train(
         outcome = trainer.fit()
         trainer.evaluate()
         record.status |= outcome
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except LossFailed as error:
+        reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
         record.status |= {"status": "failed", "reason": reason}
         LOG.error("%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc())
     record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
@@ -129,7 +146,8 @@ class Trainer:
             for split, rows in splits.groupby("split")
         }
         voxels = [sum(case.voxels[c] for case in self.cases["train"]) for c in prepared.classes]
-        self.loss = objective.create(settings.loss, voxels)
+        with blaming_the_loss():
+            self.loss = objective.create(settings.loss, voxels)
         total = sum(voxels)
         self.network = networks.build(
             len(prepared.channels),
@@ -206,7 +224,8 @@ class Trainer:
                 if not math.isfinite(value.item()):
                     raise Diverged(f"the loss is {value.item()} at step {self.step + 1}")
                 self.optimizer.zero_grad(set_to_none=True)
-                value.backward()
+                with blaming_the_loss():
+                    value.backward()
                 norm = torch.nn.utils.get_total_norm(
                     [p.grad for p in self.network.parameters() if p.grad is not None]
                 ).item()
@@ -230,9 +249,10 @@ class Trainer:
             self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"
         ):
             logits = self.network(images)
-        value = self.loss(logits.float(), labels)
-        if value.ndim:
-            raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
+        with blaming_the_loss():
+            value = self.loss(logits.float(), labels)
+            if value.ndim:
+                raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
         return value
 
     def _loss_seconds(self, batch: tuple[torch.Tensor, torch.Tensor], repeats: int = 5) -> float:
@@ -271,7 +291,7 @@ class Trainer:
         for case, logits in self._predictions("validation"):
             reference = np.array(self.prepared.label(case))
             target = torch.from_numpy(reference).to(self.device).long()[None]
-            with torch.no_grad():
+            with torch.no_grad(), blaming_the_loss():
                 own.append(self.loss(logits[None], target).item())
             yardstick.append(torch.nn.functional.cross_entropy(logits[None], target).item())
             counts = confusion_counts(label_map(logits), reference, len(classes))
