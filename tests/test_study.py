@@ -220,6 +220,24 @@ def test_a_loss_beside_the_study_is_found_wherever_the_resolved_study_lies(tmp_p
     assert losses.create(entry.name, **entry.options).scale == 2.0
 
 
+@pytest.mark.parametrize("word", sorted(losses.collections))
+def test_a_collection_is_one_word(tmp_path, word):
+    wanted = losses.collections[word]
+    path = write(tmp_path, losses=word, comparison={"reference_loss": wanted[0]})
+    assert tuple(load(path).losses) == tuple(wanted)
+
+
+def test_words_can_be_listed_and_a_loss_named_twice_is_one(tmp_path):
+    study = load(write(tmp_path, losses=["loss_odyssey", "dice", "mcc"]))
+    assert set(study.losses) == {*losses.collections["loss_odyssey"], "mcc"}
+    assert study.losses["weighted_cross_entropy"].options == {"weight": "inverse_frequency"}
+
+
+def test_an_unknown_word_is_told_as_a_loss_is(tmp_path):
+    with pytest.raises(StudyError, match=r"losses\.loss_odysey: .*loss_odysey"):
+        load(write(tmp_path, losses=["loss_odysey", "dice_ce"]))
+
+
 def test_a_run_depends_on_its_own_loss_and_not_on_the_title_or_the_other_losses(tmp_path):
     base = load(write(tmp_path))
     steps = load(write(tmp_path, training={"steps": 5}))

@@ -222,13 +222,22 @@ class Study(Section):
     @model_validator(mode="before")
     @classmethod
     def _losses_are_names_with_options(cls, data: Any) -> Any:
-        """``label: {name: dice, batch: true}``; the name defaults to the label."""
-        if isinstance(data, dict) and isinstance(data.get("losses"), dict):
-            data = dict(data)
-            data["losses"] = {
-                label: _named(str(label), entry) for label, entry in data["losses"].items()
-            }
-        return data
+        """``label: {name: dice, batch: true}``; the name defaults to the label.
+
+        A word, or a list of words, names losses with their defaults: ``dice``, or a collection
+        such as ``loss_odyssey``.
+        """
+        if not isinstance(data, dict) or "losses" not in data:
+            return data
+        entries = data["losses"]
+        if isinstance(entries, str):
+            entries = [entries]
+        if isinstance(entries, list):
+            names = [n for word in entries for n in losses.collections.get(str(word), (str(word),))]
+            entries = {name: _defaults(name) for name in names}
+        if isinstance(entries, dict):
+            entries = {label: _named(str(label), entry) for label, entry in entries.items()}
+        return data | {"losses": entries}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Study:
@@ -361,6 +370,19 @@ def _named(label: str, entry: Any) -> Any:
         )
     options = dict(entry)
     return {"name": str(options.pop("name", label)), "options": options}
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Options of a loss that is only named.
+
+    Class weights that it, or the loss that corrects it, must have come from the training cases.
+    """
+    if name not in losses.available():
+        return {}
+    twin = losses.card(name).twin
+    names = [name, twin] if isinstance(twin, str) else [name]
+    required = any(losses.options(n).get("weight") is losses.REQUIRED for n in names)
+    return {"weight": CLASS_FREQUENCY_WORDS[0]} if required else {}
 
 
 def _beside(entry: Any, folder: Path) -> Any:

@@ -73,8 +73,8 @@ def test_best_tier_without_collapse() -> None:
     told = text.verdict(study(table))[0]
     assert "none of the 3 losses collapsed" in told
     assert (
-        "1 other cannot be separated from the highest mean Dice of those that hold, 0.70 [0.60, 0.90] with Dice: "
-        "Dice CE (down to 0.69)" in told
+        "1 other cannot be separated from the highest mean Dice of those that hold, "
+        "0.70 [0.60, 0.90] with Dice: Dice CE (down to 0.69)" in told
     )
 
 
