@@ -208,11 +208,27 @@ def test_damaged_data_stop_the_workflow_before_training(finished, fresh, folder,
     assert not list((fresh.root / "resources").rglob("*.npy"))
 
 
+@pytest.mark.parametrize("name", ["acdc", "default"])
+def test_the_studies_lint_clean_also_where_their_data_are_not(fresh, name):
+    done = fresh.snakemake("--lint", study=fresh.root / "config" / f"{name}.yaml")
+    assert done.returncode == 0, done.stdout
+    assert "Congratulations" in done.stdout
+
+
+def test_a_folder_that_is_no_data_set_is_told_at_once(finished, fresh):
+    data = folder_study(finished, fresh)
+    (data / "dataset.json").write_text("{")
+    done = fresh.snakemake("--dry-run")
+    assert done.returncode != 0
+    assert "dataset.json" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_a_missing_folder_is_named(fresh):
     fresh.study.write_text(
         fresh.study.read_text().replace("source: phantom", "source: folder\n  root: nowhere")
     )
-    for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake("--dry-run")):
+    for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake()):
         assert done.returncode != 0
         assert "nowhere" in done.stdout
         assert "Traceback" not in done.stdout
