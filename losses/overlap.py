@@ -436,7 +436,10 @@ class Mcc(CountLoss):
         overlap, predicted, reference = counts
         voxels = reference.sum(1, keepdim=True)
         covariance = voxels * overlap - predicted * reference
-        rest = (voxels - predicted).clamp_min(0)
+        # N - P, summed over the other classes: the difference would round to 0 where one class is
+        # predicted nearly everywhere, and the gradient would explode
+        others = 1 - torch.eye(predicted.shape[1], dtype=predicted.dtype, device=predicted.device)
+        rest = predicted @ others
         variances = predicted * rest * reference * (voxels - reference) + self.smooth_dr
         undefined = variances <= 0
         return 1 - covariance.masked_fill(undefined, 0) / variances.masked_fill(undefined, 1).sqrt()

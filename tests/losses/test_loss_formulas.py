@@ -444,3 +444,18 @@ def test_the_seeds_and_their_corrections_are_twins():
     assert set(losses.collections["seeds_corrected"]) == twins
     with pytest.raises(TypeError):
         losses.collections["mine"] = ()
+
+
+@pytest.mark.parametrize("lead", [1.0, 5.0, 17.0])
+def test_mcc_has_its_gradient_in_single_precision_where_background_is_predicted_everywhere(lead):
+    """N - P rounds to 0 in float32 there, and the gradient was millions of times too large."""
+    labels = torch.zeros(1, 48, 48, 48, dtype=torch.long)
+    labels.view(-1)[:1000] = 1
+    logits = torch.randn(1, 3, 48, 48, 48, generator=torch.Generator().manual_seed(0)).double()
+    logits[:, 0] += lead
+    size = {}
+    for dtype in (torch.float32, torch.float64):
+        leaf = logits.to(dtype).requires_grad_()
+        (gradient,) = torch.autograd.grad(losses.create("mcc")(leaf, labels), leaf)
+        size[dtype] = gradient.abs().sum().item()
+    assert size[torch.float32] == pytest.approx(size[torch.float64], rel=0.1)
