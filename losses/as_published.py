@@ -422,7 +422,7 @@ class PublishedFocalWeightedProbability(SegmentationLoss):
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         log_pt = logits.log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
         if self.weight is not None:
-            log_pt = log_pt * self.weight.to(log_pt.dtype)[labels]
+            log_pt = log_pt * self.per_class("weight", logits)[labels]
         if valid is not None:
             log_pt = log_pt * valid  # as cross-entropy's ignore_index does: 0, but counted
         pt = torch.exp(log_pt)
@@ -683,7 +683,7 @@ class PublishedWeightedCrossEntropy(SegmentationLoss):
         terms = nll_loss(logits.log_softmax(1), labels, reduction="none")
         weights = torch.ones_like(terms) if valid is None else valid.to(terms.dtype)
         if self.weight is not None:
-            weights = weights * self.weight.to(terms.dtype)[labels]
+            weights = weights * self.per_class("weight", logits)[labels]
         return weighted_mean(terms, weights)
 
 

@@ -47,7 +47,9 @@ class SegmentationLoss(nn.Module):
 
     Shapes:
         logits: (B, C, \\*spatial), floating point, C >= 2; the activation is part of the loss.
-        labels: (B, \\*spatial) or (B, 1, \\*spatial), integer, 0 .. C-1 or ``ignore_index``.
+        labels: (B, \\*spatial) or (B, 1, \\*spatial), integer, 0 .. C-1 or ``ignore_index``. A loss
+            with ``soft_labels`` also takes (B, C, \\*spatial), floating point: the probability of
+            each class, which add up to 1 at each voxel.
 
     Ignored voxels change neither the value nor the gradient, whatever their logits are (NaN
     included). If every voxel is ignored, the value is 0 and so is every gradient.
@@ -62,6 +64,7 @@ class SegmentationLoss(nn.Module):
     name: ClassVar[str | None] = None
     about: ClassVar[About | None] = None
     reductions: ClassVar[tuple[str, ...]] = ("mean",)
+    soft_labels: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -83,21 +86,19 @@ class SegmentationLoss(nn.Module):
         super().__init__()
         self.ignore_index = check_index("ignore_index", ignore_index)
         self.reduction = check_choice("reduction", reduction, self.reductions)
-        self.weight: Tensor | None
-        self.register_buffer("weight", check_weight(weight), persistent=False)
+        self.weight = None if weight is None else check_vector("weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Value of the loss; see the class for shapes and errors."""
-        logits, labels = check_tensors(logits, labels)
-        if self.weight is not None:
-            if len(self.weight) != logits.shape[1]:
-                raise ValueError(
-                    f"weight has {len(self.weight)} values, "
-                    f"but logits have {logits.shape[1]} classes"
-                )
-            self.weight = self.weight.to(logits.device)  # also if the loss itself was not moved
+        logits, labels = check_tensors(logits, labels, soft=self.soft_labels)
         if logits.dtype != torch.float64:
             logits = logits.float()
+        if labels.is_floating_point():
+            if self.ignore_index is not None:
+                raise ValueError("soft labels cannot be ignored: ignore_index must be None")
+            check_soft_labels(labels)
+            with torch.autocast(logits.device.type, enabled=False):
+                return self.compute(logits, labels.to(logits.dtype), None)
 
         valid = None if self.ignore_index is None else labels != self.ignore_index
         if valid is not None and bool(valid.all()):
@@ -123,10 +124,22 @@ class SegmentationLoss(nn.Module):
 
         Args:
             logits: (B, C, *spatial), float32 or float64, 0 at ignored voxels.
-            labels: (B, *spatial), int64, 0 .. C-1, 0 at ignored voxels.
+            labels: (B, *spatial), int64, 0 .. C-1, 0 at ignored voxels; or soft labels, (B, C,
+                *spatial), of the dtype of the logits, if the class has ``soft_labels``.
             valid: (B, *spatial), bool, False at ignored voxels; None if there are none.
         """
         raise NotImplementedError
+
+    def per_class(self, name: str, like: Tensor) -> Tensor | None:
+        """(C,): an option with a number for each class, for logits ``like``; None if not given."""
+        values = getattr(self, name)
+        if values is None:
+            return None
+        if len(values) != like.shape[1]:
+            raise ValueError(
+                f"{name} has {len(values)} values, but logits have {like.shape[1]} classes"
+            )
+        return like.new_tensor(values)
 
     def extra_repr(self) -> str:
         options = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
@@ -146,8 +159,11 @@ def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     return (weights * values).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
-def check_tensors(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and int64 labels of shape (B, *spatial), or an error that says what is wrong."""
+def check_tensors(logits: Tensor, labels: Tensor, *, soft: bool) -> tuple[Tensor, Tensor]:
+    """Logits and int64 labels of shape (B, *spatial), or an error that says what is wrong.
+
+    With ``soft`` the labels may also be floating point if they have the shape of the logits.
+    """
     for given, what in ((logits, "logits"), (labels, "labels")):
         if not isinstance(given, Tensor):
             raise TypeError(f"{what} must be a torch.Tensor, got {type(given).__name__}")
@@ -158,9 +174,11 @@ def check_tensors(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels = labels.as_subclass(Tensor)
     if logits.dtype not in _FLOATS:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if labels.dtype not in _INTEGERS:
+    soft = soft and labels.dtype in _FLOATS and labels.shape == logits.shape
+    if labels.dtype not in _INTEGERS and not soft:
         raise TypeError(
-            f"labels must be integer class indices, got {labels.dtype}; convert with labels.long()"
+            f"labels must be integer class indices, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}; convert with labels.long()"
         )
     if logits.ndim < 3:
         raise ValueError(f"logits must be (B, C, *spatial), got shape {tuple(logits.shape)}")
@@ -171,7 +189,7 @@ def check_tensors(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         )
     batch, _, *spatial = logits.shape
     allowed = ((batch, *spatial), (batch, 1, *spatial))
-    if tuple(labels.shape) not in allowed:
+    if not soft and tuple(labels.shape) not in allowed:
         raise ValueError(
             f"labels must have shape {allowed[0]} or {allowed[1]} to go with logits of shape "
             f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
@@ -180,7 +198,16 @@ def check_tensors(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"logits hold no voxel: shape {tuple(logits.shape)}")
     if labels.device != logits.device:
         raise ValueError(f"logits are on {logits.device}, but labels are on {labels.device}")
-    return logits, labels.reshape(allowed[0]).long()
+    return logits, labels if soft else labels.reshape(allowed[0]).long()
+
+
+def check_soft_labels(labels: Tensor) -> None:
+    """Raise ValueError unless each voxel has probabilities: >= 0, with the sum 1 (to 1e-3)."""
+    if not bool((labels >= 0).all()):  # also if NaN
+        raise ValueError("soft labels must be probabilities >= 0, but some are below 0 or NaN")
+    error = (labels.sum(1, dtype=torch.float32) - 1).abs().max().item()
+    if error > 1e-3:
+        raise ValueError(f"soft labels must add up to 1 at each voxel, but one is off by {error:g}")
 
 
 def check_labels(labels: Tensor, classes: int, ignore_index: int | None) -> None:
@@ -235,16 +262,20 @@ def check_index(name: str, value: int | None) -> int | None:
     return value
 
 
-def check_weight(weight: Sequence[float] | Tensor | None) -> Tensor | None:
-    """Class weights as a float32 vector: one a class, all >= 0, at least one > 0."""
-    if weight is None:
-        return None
+def check_vector(
+    name: str, values: Sequence[float] | Tensor, *, above: bool = False
+) -> tuple[float, ...]:
+    """Numbers, one for each class: finite, >= 0, not all 0; with ``above`` all > 0."""
     try:
-        vector = torch.as_tensor(weight, dtype=torch.float32).detach().clone()
+        vector = torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"weight must be a list of numbers, got {weight!r}") from error
+        raise TypeError(f"{name} must be a list of numbers, got {values!r}") from error
+    if vector.ndim == 0:
+        raise TypeError(f"{name} must be a list of numbers, got {values!r}")
     if vector.ndim != 1 or len(vector) < 2:
-        raise ValueError(f"weight must hold one number for each class, got {weight!r}")
-    if not bool(torch.isfinite(vector).all()) or bool((vector < 0).any()) or vector.sum() == 0:
-        raise ValueError(f"weight must be finite and >= 0, not all 0, got {weight!r}")
-    return vector
+        raise ValueError(f"{name} must hold one number for each class, got {values!r}")
+    low = (vector <= 0) if above else (vector < 0)
+    if not bool(vector.isfinite().all()) or bool(low.any()) or not bool(vector.any()):
+        wanted = "> 0" if above else ">= 0, not all 0"
+        raise ValueError(f"{name} must be finite and {wanted}, got {values!r}")
+    return tuple(vector.tolist())

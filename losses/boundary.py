@@ -261,6 +261,7 @@ class DiceBoundary(Dice):
         value_range="from lambda_B times the lowest boundary loss, the perfect prediction",
     )
     reductions = ("mean",)
+    soft_labels = False
 
     def __init__(
         self, *, lambda_dice: float = 1.0, lambda_boundary: float = 1.0, **options: Any
@@ -303,6 +304,7 @@ class DiceHausdorff(Dice):
         value_range="[0, inf)",
     )
     reductions = ("mean",)
+    soft_labels = False
 
     def __init__(
         self,

@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, softplus
 
-from .base import About, check_number, weighted_mean
-from .counts import SoftCounts
+from .base import About, SegmentationLoss, check_number, check_vector, weighted_mean
+from .counts import SoftCounts, class_masks
 from .distribution import focal_terms, topk_mean, voxel_weights
 from .generalized_dice import GeneralizedDice
+from .odds import log_odds
 from .overlap import Dice, OverlapLoss, power
 
 
-class DiceCE(Dice):
+class Sum(SegmentationLoss):
+    """The sum of the region loss it is mixed in before and of a second term of the same logits."""
+
+    reductions = ("mean",)
+    soft_labels = False
+
+    def set_factors(self, **factors: float) -> None:
+        """The factors of the region loss and of the second term, by the names of their options."""
+        self.factors = {name: check_number(name, value, 0) for name, value in factors.items()}
+
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        """The second term, from the arguments of compute."""
+        raise NotImplementedError
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        first, second = self.factors.values()
+        region = super().compute(logits, labels, valid)
+        return first * region + second * self.second(logits, labels, valid)
+
+
+class DiceCE(Sum, Dice):
     """Dice loss plus cross-entropy, both of the softmax.
 
     Args:
@@ -42,21 +62,18 @@ class DiceCE(Dice):
         "probability down at every voxel",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
+    soft_labels = True
 
     def __init__(self, *, lambda_dice: float = 1.0, lambda_ce: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
-        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
-        self.lambda_ce = check_number("lambda_ce", lambda_ce, 0)
+        self.set_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        dice = super().compute(logits, labels, valid)
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = cross_entropy(logits, labels, reduction="none")
-        cross = weighted_mean(terms, voxel_weights(labels, valid, self.weight))
-        return self.lambda_dice * dice + self.lambda_ce * cross
+        return weighted_mean(terms, voxel_weights(labels, valid, self.per_class("weight", logits)))
 
 
-class DiceFocal(Dice):
+class DiceFocal(Sum, Dice):
     """Dice loss plus focal loss, both of the softmax.
 
     Args:
@@ -82,7 +99,6 @@ class DiceFocal(Dice):
         "down where it is still large",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
 
     def __init__(
         self,
@@ -96,17 +112,14 @@ class DiceFocal(Dice):
         super().__init__(**options)
         self.gamma = check_number("gamma", gamma, 0)
         self.alpha = None if alpha is None else check_number("alpha", alpha, 0, 1)
-        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
-        self.lambda_focal = check_number("lambda_focal", lambda_focal, 0)
+        self.set_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        dice = super().compute(logits, labels, valid)
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = focal_terms(logits, labels, self.gamma, self.alpha)
-        focal = weighted_mean(terms, voxel_weights(labels, valid, self.weight))
-        return self.lambda_dice * dice + self.lambda_focal * focal
+        return weighted_mean(terms, voxel_weights(labels, valid, self.per_class("weight", logits)))
 
 
-class DiceBCE(Dice):
+class DiceBCE(Sum, Dice):
     """Dice loss plus the binary cross-entropies of every class of the softmax.
 
     For two classes the sum is Dice plus cross-entropy, and the binary loss of a sigmoid of the
@@ -134,29 +147,25 @@ class DiceBCE(Dice):
         "probability down at every voxel",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
 
     def __init__(
         self, *, lambda_dice: float = 1.0, lambda_bce: float = 1.0, **options: Any
     ) -> None:
         super().__init__(**options)
-        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
-        self.lambda_bce = check_number("lambda_bce", lambda_bce, 0)
+        self.set_factors(lambda_dice=lambda_dice, lambda_bce=lambda_bce)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        dice = super().compute(logits, labels, valid)
-        positive, negative = binary_cross_entropies(logits, labels)
-        return self.lambda_dice * dice + self.lambda_bce * weighted_mean(positive + negative, valid)
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        return weighted_mean(sum(binary_cross_entropies(logits, labels)), valid)
 
 
-class DiceTopk(Dice):
+class DiceTopk(Sum, Dice):
     """Dice loss plus the cross-entropy of the hardest k percent of the batch's voxels.
 
     Args:
         k: percentage of the valid voxels that count, 0 < k <= 100; at least one voxel counts.
         lambda_dice: factor of the Dice loss, >= 0.
         lambda_topk: factor of the cross-entropy, >= 0.
-        **options: those of Dice; ``weight`` acts on Dice, ``reduction`` is "mean".
+        **options: those of Dice; ``weight`` acts on both terms, ``reduction`` is "mean".
     """
 
     name = "dice_topk"
@@ -174,7 +183,7 @@ class DiceTopk(Dice):
         "probability down at the hardest voxels",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
+    soft_labels = True
 
     def __init__(
         self,
@@ -186,16 +195,15 @@ class DiceTopk(Dice):
     ) -> None:
         super().__init__(**options)
         self.k = check_number("k", k, 0, 100, above=True)
-        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
-        self.lambda_topk = check_number("lambda_topk", lambda_topk, 0)
+        self.set_factors(lambda_dice=lambda_dice, lambda_topk=lambda_topk)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        dice = super().compute(logits, labels, valid)
-        hardest = topk_mean(cross_entropy(logits, labels, reduction="none"), valid, self.k)
-        return self.lambda_dice * dice + self.lambda_topk * hardest
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        terms = cross_entropy(logits, labels, reduction="none")
+        weights = voxel_weights(labels, valid, self.per_class("weight", logits))
+        return topk_mean(terms, weights, valid, self.k)
 
 
-class GeneralizedDiceCE(GeneralizedDice):
+class GeneralizedDiceCE(Sum, GeneralizedDice):
     """Generalized Dice loss plus cross-entropy, both of the softmax.
 
     Args:
@@ -220,21 +228,17 @@ class GeneralizedDiceCE(GeneralizedDice):
         "at every voxel",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
+    soft_labels = True
 
     def __init__(self, *, lambda_gdl: float = 1.0, lambda_ce: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
-        self.lambda_gdl = check_number("lambda_gdl", lambda_gdl, 0)
-        self.lambda_ce = check_number("lambda_ce", lambda_ce, 0)
+        self.set_factors(lambda_gdl=lambda_gdl, lambda_ce=lambda_ce)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        generalized = super().compute(logits, labels, valid)
-        terms = cross_entropy(logits, labels, reduction="none")
-        cross = weighted_mean(terms, voxel_weights(labels, valid, None))
-        return self.lambda_gdl * generalized + self.lambda_ce * cross
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        return weighted_mean(cross_entropy(logits, labels, reduction="none"), valid)
 
 
-class GeneralizedDiceFocal(GeneralizedDice):
+class GeneralizedDiceFocal(Sum, GeneralizedDice):
     """Generalized Dice loss plus focal loss, both of the softmax.
 
     Args:
@@ -261,7 +265,6 @@ class GeneralizedDiceFocal(GeneralizedDice):
         "is still large",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
 
     def __init__(
         self,
@@ -275,16 +278,13 @@ class GeneralizedDiceFocal(GeneralizedDice):
         super().__init__(**options)
         self.gamma = check_number("gamma", gamma, 0)
         self.alpha = None if alpha is None else check_number("alpha", alpha, 0, 1)
-        self.lambda_gdl = check_number("lambda_gdl", lambda_gdl, 0)
-        self.lambda_focal = check_number("lambda_focal", lambda_focal, 0)
+        self.set_factors(lambda_gdl=lambda_gdl, lambda_focal=lambda_focal)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        generalized = super().compute(logits, labels, valid)
-        terms = focal_terms(logits, labels, self.gamma, self.alpha)
-        return self.lambda_gdl * generalized + self.lambda_focal * weighted_mean(terms, valid)
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        return weighted_mean(focal_terms(logits, labels, self.gamma, self.alpha), valid)
 
 
-class ExponentialLogarithmic(Dice):
+class ExponentialLogarithmic(Sum, Dice):
     """Exponential logarithmic loss: powers of the logarithms of Dice and of the probabilities.
 
     Args:
@@ -317,7 +317,6 @@ class ExponentialLogarithmic(Dice):
         "pushes the class down; cross-entropy pushes its probability down at every voxel",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
 
     def __init__(
         self,
@@ -338,33 +337,25 @@ class ExponentialLogarithmic(Dice):
         )
         self.gamma_dice = check_number("gamma_dice", gamma_dice, 0, 1, above=True)
         self.gamma_ce = check_number("gamma_ce", gamma_ce, 0, 1, above=True)
-        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
-        self.lambda_ce = check_number("lambda_ce", lambda_ce, 0)
-        self.frequencies = frequencies and [
-            check_number("frequencies", f, 0, above=True) for f in frequencies
-        ]
+        self.set_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
+        self.frequencies = (
+            None if frequencies is None else check_vector("frequencies", frequencies, above=True)
+        )
 
     def terms(self, counts: SoftCounts) -> Tensor:
         return power(-self.score(counts).log(), self.gamma_dice)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        dice = super().compute(logits, labels, valid)
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         cross = power(cross_entropy(logits, labels, reduction="none"), self.gamma_ce)
         weight = self.class_weights(logits, labels if valid is None else labels[valid])
-        cross = weighted_mean(weight[labels] * cross, valid)
-        return self.lambda_dice * dice + self.lambda_ce * cross
+        return weighted_mean(weight[labels] * cross, valid)
 
     def class_weights(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(C,): root of the inverse frequency of each class."""
-        classes = logits.shape[1]
-        if self.frequencies is None:  # a class without a voxel has no use for its weight
-            frequencies = labels.flatten().bincount(minlength=classes).clamp_min(1).to(logits.dtype)
-        else:
-            frequencies = logits.new_tensor(self.frequencies)
-        if len(frequencies) != classes:
-            raise ValueError(
-                f"frequencies has {len(frequencies)} values, but logits have {classes} classes"
-            )
+        frequencies = self.per_class("frequencies", logits)
+        if frequencies is None:  # a class without a voxel has no use for its weight
+            volumes = labels.flatten().bincount(minlength=logits.shape[1])
+            frequencies = volumes.clamp_min(1).to(logits.dtype)
         return (frequencies.sum() / frequencies).sqrt()
 
 
@@ -408,6 +399,7 @@ class UnifiedFocal(OverlapLoss):
         value_range="[0, inf)",
     )
     reductions = ("mean",)
+    soft_labels = False
 
     def __init__(
         self,
@@ -433,7 +425,7 @@ class UnifiedFocal(OverlapLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         tversky = super().compute(logits, labels, valid)
-        weights = voxel_weights(labels, valid, self.weight)
+        weights = voxel_weights(labels, valid, self.per_class("weight", logits))
         focal = weighted_mean(self.focal(logits, labels), weights)
         return self.lambda_focal * focal + (1 - self.lambda_focal) * tversky
 
@@ -503,6 +495,7 @@ class Combo(Dice):
         value_range="[alpha - 1, inf); alpha - 1 only for the perfect prediction",
     )
     reductions = ("mean",)
+    soft_labels = False
 
     def __init__(self, *, alpha: float = 0.5, beta: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
@@ -520,20 +513,6 @@ def binary_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     """(B, *spatial) each: means over classes of -g log p and of -(1 - g) log(1 - p)."""
     classes = logits.shape[1]
     positive = cross_entropy(logits, labels, reduction="none")  # -log p of the label's class
-    is_label = labels.unsqueeze(-1).eq(torch.arange(classes, device=logits.device)).movedim(-1, 1)
-    negative = -log_complement(logits).masked_fill(is_label, 0).sum(1)
+    masks = class_masks(labels, classes).view_as(logits)
+    negative = softplus(log_odds(logits)).masked_fill(masks, 0).sum(1)
     return positive / classes, negative / classes
-
-
-def log_complement(logits: Tensor) -> Tensor:
-    """log(1 - softmax) along dimension 1, accurate where the softmax rounds to 1.
-
-    1 - p of a class is summed from the probabilities of the other classes, before and after it, so
-    nothing cancels and a voxel that is confidently wrong keeps its gradient (in float32 up to a
-    logit 87 above the others).
-    """
-    p = logits.softmax(1).unbind(1)
-    before = accumulate(p[:-1], initial=0)
-    after = reversed(list(accumulate(p[:0:-1], initial=0)))
-    others = torch.stack([b + a for b, a in zip(before, after, strict=True)], 1)
-    return others.clamp_min(torch.finfo(others.dtype).tiny).log()

@@ -1,17 +1,20 @@
-"""Soft counts of a prediction and a label map: the only statistics that region losses need."""
+"""Soft counts of a prediction and a reference: the only statistics that region losses need."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
 
 
 class SoftCounts(NamedTuple):
     """Sums over the valid voxels of each image, shape (B, C), or (1, C) once pooled.
 
-    With p the predicted probability of a class and g its indicator (1 where it is the label):
+    With p the predicted probability of a class and g its indicator (1 where it is the label), or
+    its soft label:
     """
 
     overlap: Tensor
@@ -19,7 +22,7 @@ class SoftCounts(NamedTuple):
     predicted: Tensor
     """sum of p (or of p^2): the soft volume predicted"""
     reference: Tensor
-    """sum of g: the volume in the reference, in voxels"""
+    """sum of g (or of g^2): the volume in the reference, in voxels"""
 
     @property
     def false_positive(self) -> Tensor:
@@ -44,27 +47,113 @@ class SoftCounts(NamedTuple):
 def soft_counts(
     logits: Tensor, labels: Tensor, valid: Tensor | None = None, *, squared: bool = False
 ) -> SoftCounts:
-    """Counts of softmax(logits) against a label map, for each image and class.
+    """Counts of softmax(logits) against a label map or soft labels, for each image and class.
 
-    The reference is compared class by class as bool: a one-hot map in floating point is never
-    kept for the backward pass, and no scatter makes the result depend on the device's scheduling.
+    A label map is compared class by class, forward and backward: a one-hot map is never formed.
 
     Args:
         logits: (B, C, *spatial), float32 or float64.
-        labels: (B, *spatial), int64 in 0 .. C-1.
-        valid: (B, *spatial), bool; voxels that are False are left out.
-        squared: ``predicted`` sums p^2 instead of p.
+        labels: (B, *spatial), int64 in 0 .. C-1; or soft labels, (B, C, *spatial), of the dtype
+            of the logits.
+        valid: (B, *spatial), bool; voxels that are False are left out. Not for soft labels.
+        squared: ``predicted`` sums p^2 instead of p, ``reference`` g^2 instead of g.
     """
-    probabilities = logits.flatten(2).softmax(1)
-    classes = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
-    reference = labels.flatten(1).unsqueeze(1) == classes
-    predicted = probabilities.square() if squared else probabilities
-    if valid is not None:
-        kept = valid.flatten(1).unsqueeze(1)
-        reference = reference & kept
-        predicted = predicted * kept
-    return SoftCounts(
-        overlap=(probabilities * reference).sum(2),
-        predicted=predicted.sum(2),
-        reference=reference.sum(2).to(probabilities.dtype),
-    )
+    logits = logits.flatten(2)
+    if labels.is_floating_point():
+        p, g = logits.softmax(1), labels.flatten(2)
+        sums = ((p * g), p.square() if squared else p, g.square() if squared else g)
+        return SoftCounts(*(values.sum(2) for values in sums))
+    return SoftCounts(*_Counts.apply(logits, labels.flatten(1), valid, squared))
+
+
+def soft_confusion(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(B, C, C): row k, column c is the sum of the probability of c over the voxels labelled k.
+
+    The rows add up to the volumes in the reference; the arguments are those of soft_counts, with a
+    label map.
+    """
+    return _Confusion.apply(logits.flatten(2), labels.flatten(1), valid)
+
+
+def class_masks(labels: Tensor, classes: int) -> Tensor:
+    """(B, C, N), bool: True where the label is the class."""
+    return torch.stack([labels.flatten(1) == label for label in range(classes)], 1)
+
+
+def _indicators(labels: Tensor, like: Tensor) -> Iterator[Tensor]:
+    """(B, N) for each class in turn: 1 where it is the label, all in one piece of memory."""
+    memory = like.new_empty(labels.shape)
+    for label in range(like.shape[1]):
+        yield torch.eq(labels, label, out=memory)
+
+
+def _prepare(logits: Tensor, labels: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Probabilities (B, C, N) and labels (B, N), the latter in as few bytes as they need.
+
+    Ignored voxels have the label of no class and the probabilities 0: they add nothing to a sum,
+    and have no gradient.
+    """
+    p, classes = logits.softmax(1), logits.shape[1]
+    labels = labels.to(torch.uint8 if classes < 256 else torch.int64)
+    if valid is None:
+        return p, labels
+    ignored = ~valid.flatten(1)
+    return p.masked_fill_(ignored.unsqueeze(1), 0), labels.masked_fill(ignored, classes)
+
+
+def _softmax_backward(gradient: Tensor, p: Tensor) -> Tensor:
+    """Gradient for the logits from that for the probabilities, in its place.
+
+    The kernel has read all classes of a voxel before it writes one.
+    """
+    return torch.ops.aten._softmax_backward_data.out(gradient, p, 1, p.dtype, grad_input=gradient)
+
+
+class _Counts(Function):
+    """Overlap, predicted and reference. Saves the probabilities, as softmax alone would."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None, squared: bool
+    ) -> tuple[Tensor, ...]:
+        p, labels = _prepare(logits, labels, valid)
+        predicted = p.square().sum(2) if squared else p.sum(2)
+        overlap, reference = torch.empty_like(predicted), torch.empty_like(predicted)
+        for label, g in enumerate(_indicators(labels, p)):
+            reference[:, label] = g.sum(1)
+            overlap[:, label] = g.mul_(p[:, label]).sum(1)
+        ctx.save_for_backward(p, labels)
+        ctx.squared = squared
+        ctx.mark_non_differentiable(reference)
+        return overlap, predicted, reference
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, overlap: Tensor, predicted: Tensor, _: Tensor) -> tuple:
+        p, labels = ctx.saved_tensors
+        gradient = torch.empty_like(p)  # overlap g + predicted, or overlap g + 2 predicted p
+        for label, g in enumerate(_indicators(labels, p)):
+            slope = predicted[:, label, None]
+            torch.mul(g, overlap[:, label, None], out=gradient[:, label])
+            gradient[:, label].add_(2 * slope * p[:, label] if ctx.squared else slope)
+        return _softmax_backward(gradient, p), None, None, None
+
+
+class _Confusion(Function):
+    """The soft confusion matrix. Saves the probabilities, as softmax alone would."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        p, labels = _prepare(logits, labels, valid)
+        rows = [torch.bmm(p, g.unsqueeze(2)).squeeze(2) for g in _indicators(labels, p)]
+        ctx.save_for_backward(p, labels)
+        return torch.stack(rows, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, rows: Tensor) -> tuple:
+        p, labels = ctx.saved_tensors
+        gradient = torch.zeros_like(p)
+        for label, g in enumerate(_indicators(labels, p)):
+            gradient.baddbmm_(rows[:, label].unsqueeze(2), g.unsqueeze(1))
+        return _softmax_backward(gradient, p), None, None

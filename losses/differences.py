@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .base import About, check_number
-from .overlap import OverlapLoss, RegionLoss, ratio
+from .counts import class_masks
+from .overlap import ABSENT, BACKGROUND, REDUCTION, SMOOTHING, OverlapLoss, RegionLoss, ratio
 
 Total = Callable[[Tensor], Tensor]
 
@@ -27,22 +28,18 @@ class DifferenceLoss(RegionLoss):
 
         Args:
             p: (B, C, N), probabilities.
-            reference: (B, C, N), bool, True where the label is the class.
+            reference: (B, C, N), bool, True where the label is the class; or the soft labels.
             total: sums (B, C, N) over valid voxels, and over images if the batch is pooled.
         """
         raise NotImplementedError
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         p = logits.flatten(2).softmax(1)
-        reference = class_masks(labels, logits.shape[1])
+        soft = labels.is_floating_point()
+        reference = labels.flatten(2) if soft else class_masks(labels, logits.shape[1])
         total = partial(voxel_sum, valid=valid, pooled=self.batch)
         counted = total(reference).sum(1, keepdim=True) > 0
         return self.reduce(self.voxel_terms(p, reference, total), counted)
-
-
-def class_masks(labels: Tensor, classes: int) -> Tensor:
-    """(B, C, N), bool: True where the label is the class."""
-    return labels.flatten(1).unsqueeze(1) == torch.arange(classes, device=labels.device).view(-1, 1)
 
 
 def voxel_sum(values: Tensor, *, valid: Tensor | None, pooled: bool) -> Tensor:
@@ -51,17 +48,6 @@ def voxel_sum(values: Tensor, *, valid: Tensor | None, pooled: bool) -> Tensor:
         values = values * valid.flatten(1).unsqueeze(1)
     sums = values.sum(2)
     return sums.sum(0, keepdim=True) if pooled else sums
-
-
-_ABSENT = (
-    "counts like any other class: the term is near 1 unless its predicted volume falls below the "
-    "smoothing; until then its gradient is almost 0, because nothing can overlap"
-)
-_BACKGROUND = "class 0 counts like the others; left out with include_background=False"
-_REDUCTION = (
-    "mean over classes and images (batch=True: over classes of the pooled batch), class-weighted "
-    "if weight is given"
-)
 
 
 class SensitivitySpecificity(DifferenceLoss):
@@ -82,9 +68,9 @@ class SensitivitySpecificity(DifferenceLoss):
         paper="Brosch, T., Yoo, Y., Tang, L. Y. W., Li, D. K. B., Traboulsee, A., Tam, R. (2015). "
         "Deep convolutional encoder networks for multiple sclerosis lesion segmentation. MICCAI. "
         "doi:10.1007/978-3-319-24574-4_1",
-        reduction=_REDUCTION,
+        reduction=REDUCTION,
         smoothing="none: both denominators count voxels of the reference",
-        background=_BACKGROUND,
+        background=BACKGROUND,
         absent_class="its sensitivity term is 0; its specificity term pushes its probability down "
         "at every voxel",
         value_range="[0, 1]",
@@ -121,12 +107,12 @@ class NoiseRobustDice(DifferenceLoss):
         paper="Wang, G. et al. (2020). A noise-robust framework for automatic segmentation of "
         "COVID-19 pneumonia lesions from CT images. IEEE Trans. Med. Imaging 39(8), 2653-2663. "
         "doi:10.1109/TMI.2020.3000314",
-        reduction=_REDUCTION,
+        reduction=REDUCTION,
         smoothing="smooth_dr below the fraction line, 1e-5; nothing above",
-        background=_BACKGROUND,
+        background=BACKGROUND,
         absent_class="the term is sum p^gamma over sum p^2: at least 1, and for gamma below 2 "
-        "smaller when the class is predicted with more certainty, until sum p^2 falls below the "
-        "smoothing",
+        "smaller when the class is predicted with more certainty, so that descent raises it, until "
+        "sum p^2 falls below the smoothing",
         value_range="[0, inf); [0, 1] for gamma 2",
     )
 
@@ -167,9 +153,6 @@ class MetricLoss(OverlapLoss, DifferenceLoss):
         return (both - total((p - g).abs())) / 2, both
 
 
-_METRIC_SMOOTHING = "smooth_nr above and smooth_dr below the fraction line, 1e-5 each"
-
-
 class DiceMetric(MetricLoss):
     """Dice semimetric loss: Dice for hard labels, and right for soft ones as well.
 
@@ -185,10 +168,10 @@ class DiceMetric(MetricLoss):
         r" TP_c = \frac{P_c + G_c - \sum_i | p_{ic} - g_{ic} |}{2}",
         paper="Wang, Z., Popordanoska, T., Bertels, J., Lemmens, R., Blaschko, M. B. (2023). Dice "
         "semimetric losses: optimizing the Dice score with soft labels. MICCAI. arXiv:2303.16296",
-        reduction=_REDUCTION,
-        smoothing=_METRIC_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT + "; label_smoothing asks for a share of it at every voxel",
         value_range="[0, 1)",
     )
 
@@ -212,10 +195,10 @@ class JaccardMetric(MetricLoss):
         r" TP_c = \frac{P_c + G_c - \sum_i | p_{ic} - g_{ic} |}{2}",
         paper="Wang, Z., Ning, X., Blaschko, M. B. (2023). Jaccard metric losses: optimizing the "
         "Jaccard index with soft labels. NeurIPS. arXiv:2302.05666",
-        reduction=_REDUCTION,
-        smoothing=_METRIC_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT + "; label_smoothing asks for a share of it at every voxel",
         value_range="[0, 1)",
     )
 

@@ -29,16 +29,21 @@ class VoxelLoss(SegmentationLoss):
         terms = self.terms(logits, labels)
         if self.reduction == "none":
             return terms if valid is None else terms * valid
-        weights = voxel_weights(labels, valid, self.weight)
+        weights = voxel_weights(labels, valid, self.per_class("weight", logits))
         if self.reduction == "sum":
             return (terms if weights is None else terms * weights).sum()
         return weighted_mean(terms, weights)
 
 
 def voxel_weights(labels: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    """Weight of each voxel: that of its label, 0 where ignored; None if all are 1."""
+    """Weight of each voxel: that of its label, 0 where ignored; None if all are 1.
+
+    With soft labels it is the mean weight of the label.
+    """
     if weight is None:
         return valid
+    if labels.is_floating_point():
+        return torch.einsum("bc...,c->b...", labels, weight)
     return weight[labels] if valid is None else weight[labels] * valid
 
 
@@ -75,6 +80,7 @@ class CrossEntropy(VoxelLoss):
         absent_class="no term of its own; its probability is pushed down at every other voxel",
         value_range="[0, inf); ln C for a uniform prediction",
     )
+    soft_labels = True
 
     def __init__(self, *, ignore_index: int | None = None, reduction: str = "mean") -> None:
         super().__init__(ignore_index=ignore_index, reduction=reduction)
@@ -106,6 +112,7 @@ class WeightedCrossEntropy(VoxelLoss):
         "are normalised among themselves",
         value_range="[0, inf)",
     )
+    soft_labels = True
 
     def __init__(
         self,
@@ -173,6 +180,8 @@ class TopkCrossEntropy(SegmentationLoss):
 
     Args:
         k: percentage of the valid voxels that count, 0 < k <= 100; at least one voxel counts.
+        weight: class weights of the mean, one for each class; the hardest voxels are those of the
+            largest weighted cross-entropy.
         ignore_index: label of voxels to leave out.
     """
 
@@ -184,26 +193,40 @@ class TopkCrossEntropy(SegmentationLoss):
         paper="Wu, Z., Shen, C., van den Hengel, A. (2016). Bridging category-level and "
         "instance-level semantic image segmentation. arXiv:1605.06885",
         reduction="mean over the k percent of voxels with the largest cross-entropy, pooled over "
-        "the batch",
+        "the batch, class-weighted if weight is given",
         smoothing="none",
         background="a class like any other; easy background drops out of the mean",
         absent_class="no term of its own, as in cross-entropy",
-        value_range="[0, inf); never below cross-entropy",
+        value_range="[0, inf); without weight never below cross-entropy",
     )
+    soft_labels = True
 
-    def __init__(self, *, k: float = 10.0, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
+    def __init__(
+        self,
+        *,
+        k: float = 10.0,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index)
         self.k = check_number("k", k, 0, 100, above=True)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        return topk_mean(cross_entropy(logits, labels, reduction="none"), valid, self.k)
+        terms = cross_entropy(logits, labels, reduction="none")
+        weight = self.per_class("weight", logits)
+        return topk_mean(terms, voxel_weights(labels, valid, weight), valid, self.k)
 
 
-def topk_mean(terms: Tensor, valid: Tensor | None, k: float) -> Tensor:
-    """Mean of the largest k percent of the terms of valid voxels, at least one."""
+def topk_mean(terms: Tensor, weights: Tensor | None, valid: Tensor | None, k: float) -> Tensor:
+    """Weighted mean of the terms of those k percent of valid voxels, at least one, where the
+    weighted term is largest."""
     terms = terms.flatten() if valid is None else terms[valid]
     hardest = max(1, int(len(terms) * k / 100))
-    return terms.topk(hardest, sorted=False).values.mean()
+    if weights is None or weights is valid:
+        return terms.topk(hardest, sorted=False).values.mean()
+    weights = weights.flatten() if valid is None else weights[valid]
+    chosen = (weights * terms).detach().topk(hardest, sorted=False).indices
+    return weighted_mean(terms[chosen], weights[chosen])
 
 
 class BalancedCrossEntropy(SegmentationLoss):
@@ -244,8 +267,9 @@ class LabelSmoothingCrossEntropy(VoxelLoss):
 
     Args:
         label_smoothing: the share, 0 to 1; with 0 this is cross-entropy.
+        weight: class weights of the mean, one for each class.
         ignore_index: label of voxels to leave out.
-        reduction: "mean", "sum" or "none" (term of each voxel, 0 where ignored).
+        reduction: "mean", "sum" or "none" (unweighted term of each voxel, 0 where ignored).
     """
 
     name = "label_smoothing_cross_entropy"
@@ -257,22 +281,24 @@ class LabelSmoothingCrossEntropy(VoxelLoss):
         paper="Szegedy, C., Vanhoucke, V., Ioffe, S., Shlens, J., Wojna, Z. (2016). Rethinking the "
         "Inception architecture for computer vision. CVPR. doi:10.1109/CVPR.2016.308, "
         "arXiv:1512.00567",
-        reduction="mean over all valid voxels of the batch",
+        reduction="mean over all valid voxels of the batch, class-weighted if weight is given",
         smoothing="of the labels, not of a fraction: label_smoothing, 0.1",
         background="a class like any other",
         absent_class="the smoothed labels ask for a probability of label_smoothing / C of it at "
         "every voxel",
         value_range="[H, inf), H > 0 the entropy of a smoothed label; lowest where p equals it",
     )
+    soft_labels = True
 
     def __init__(
         self,
         *,
         label_smoothing: float = 0.1,
+        weight: Sequence[float] | Tensor | None = None,
         ignore_index: int | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(ignore_index=ignore_index, reduction=reduction)
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,8 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import About, SegmentationLoss, check_choice, check_flag, check_number, weighted_mean
-from .counts import SoftCounts, soft_counts
+from .base import (
+    About,
+    SegmentationLoss,
+    check_choice,
+    check_flag,
+    check_number,
+    check_vector,
+    weighted_mean,
+)
+from .counts import SoftCounts, soft_confusion, soft_counts
 
 _ABSENT = ("max", "zero", "eps", "relative", "floor", "cap", "skip")
 
@@ -33,9 +41,10 @@ class GeneralizedDice(SegmentationLoss):
         cap: see ``absent``, >= 1.
         batch: pool the batch, volumes included, instead of averaging over images.
         include_background: let class 0 take part.
-        smooth_nr: added to the numerator, >= 0. It meets sums of order 1/V, so its effect grows
-            with the volume of the rarest class present.
-        smooth_dr: added to the denominator, >= 0.
+        smooth_nr: added to the numerator, >= 0, in voxels of the class with the largest weight:
+            the weights are divided by the largest first. (Unscaled, as in MONAI, it meets sums of
+            order 1/V, so that its effect grows with the volume of the image.)
+        smooth_dr: added to the denominator, >= 0, in the same unit.
         ignore_index: label of voxels to leave out.
         reduction: "mean" over images with a valid voxel, or "none": (B,), with ``batch`` (1,),
             0 for an image that is wholly ignored.
@@ -51,8 +60,8 @@ class GeneralizedDice(SegmentationLoss):
         "Generalised Dice overlap as a deep learning loss function for highly unbalanced "
         "segmentations. DLMIA. doi:10.1007/978-3-319-67558-9_28, arXiv:1707.03237",
         reduction="mean over images; one value of the pooled batch with batch=True",
-        smoothing="smooth_nr above and smooth_dr below the fraction line, 1e-5 each, not scaled "
-        "with the weights",
+        smoothing="smooth_nr above and smooth_dr below the fraction line, 1e-5 voxels of the "
+        "class with the largest weight each",
         background="class 0 takes part; left out with include_background=False",
         absent_class="set by absent: 'max' gives it the weight of the rarest class present, "
         "'zero' removes it from value and gradient, 'eps' gives it the fixed weight eps, "
@@ -62,6 +71,7 @@ class GeneralizedDice(SegmentationLoss):
         value_range="[0, 1)",
     )
     reductions = ("mean", "none")
+    soft_labels = True
 
     def __init__(
         self,
@@ -82,7 +92,7 @@ class GeneralizedDice(SegmentationLoss):
         super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.weighting = check_choice("weighting", weighting, ("square", "simple", "uniform"))
         self.absent = check_choice("absent", absent, _ABSENT)
-        self.volumes = None if volumes is None else check_volumes(volumes)
+        self.volumes = None if volumes is None else check_vector("volumes", volumes)
         self.eps = check_number("eps", eps, 0)
         self.floor = check_number("floor", floor, 1)
         self.cap = check_number("cap", cap, 1)
@@ -111,16 +121,10 @@ class GeneralizedDice(SegmentationLoss):
 
     def weighing_volumes(self, counts: SoftCounts) -> Tensor:
         """(B, C): V of each class, in voxels of its image."""
-        if self.volumes is None:
+        given = self.per_class("volumes", counts.reference)
+        if given is None:
             return counts.reference
-        if len(self.volumes) != counts.reference.shape[1]:
-            raise ValueError(
-                f"volumes has {len(self.volumes)} values, "
-                f"but logits have {counts.reference.shape[1]} classes"
-            )
-        given = counts.reference.new_tensor(self.volumes, dtype=torch.float64)
-        shares = (given / given.sum()).to(counts.reference.dtype)
-        return shares * counts.reference.sum(1, keepdim=True)
+        return given / given.sum() * counts.reference.sum(1, keepdim=True)
 
     def image_losses(self, overlap: Tensor, total: Tensor, weights: Tensor) -> Tensor:
         """(B,): the loss of each image; the arguments (B, C) are sums of p g, p + g and w."""
@@ -139,19 +143,11 @@ class GeneralizedDice(SegmentationLoss):
         counted = counts.counted[:, 0]
         if self.absent == "skip":
             counted = counted & (volumes > 0).all(1)
-        loss = self.image_losses(overlap, predicted + reference, self.class_weights(volumes))
+        weights = self.class_weights(volumes)
+        largest = weights.amax(1, keepdim=True)
+        weights = weights / largest.masked_fill(largest == 0, 1)
+        loss = self.image_losses(overlap, predicted + reference, weights)
         return loss * counted if self.reduction == "none" else weighted_mean(loss, counted)
-
-
-def check_volumes(volumes: Sequence[float]) -> tuple[float, ...]:
-    """Class volumes as floats: all >= 0, at least one > 0."""
-    if isinstance(volumes, str) or not isinstance(volumes, Sequence | Tensor):
-        raise TypeError(f"volumes must be a list of numbers, got {volumes!r}")
-    values = volumes.tolist() if isinstance(volumes, Tensor) else volumes
-    checked = tuple(check_number("volumes", value, 0) for value in values)
-    if len(checked) < 2 or sum(checked) == 0:
-        raise ValueError(f"volumes must hold one number for each class, not all 0, got {volumes!r}")
-    return checked
 
 
 class PenaltyGeneralizedDice(GeneralizedDice):
@@ -248,16 +244,16 @@ class GeneralizedWassersteinDice(SegmentationLoss):
                 f"dist_matrix has {len(self.dist_matrix)} classes, "
                 f"but logits have {logits.shape[1]} classes"
             )
-        matrix = logits.new_tensor(self.dist_matrix)
-        wrong = (matrix[labels].movedim(-1, 1) * logits.softmax(1)).sum(1).flatten(1)
-        depth = matrix[labels, 0].flatten(1)  # distance of the label to the background
-        kept = torch.ones_like(wrong) if valid is None else valid.flatten(1)
-        right = (depth * (depth - wrong) * kept).sum(1)
-        cost = (wrong * kept).sum(1)
-        counted = kept.any(1)
+        confusion = soft_confusion(logits, labels, valid)
         if self.batch:
-            right, cost = right.sum(0, keepdim=True), cost.sum(0, keepdim=True)
-            counted = counted.any(0, keepdim=True)
+            confusion = confusion.sum(0, keepdim=True)
+        matrix = logits.new_tensor(self.dist_matrix)
+        depth = matrix[:, 0]  # distance of each label to the background
+        wrong = (confusion * matrix).sum(2)  # sums of W over the voxels of each label
+        volumes = confusion.detach().sum(2)  # of the labels: no prediction changes them
+        right = (volumes * depth - wrong) @ depth
+        cost = wrong.sum(1)
+        counted = volumes.sum(1) > 0
         denominator = 2 * right + cost + self.smooth_dr
         empty = denominator == 0  # only without smoothing: nothing to find and nothing found
         dice = (2 * right + self.smooth_nr) / denominator.masked_fill(empty, 1)

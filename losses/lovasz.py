@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .base import About, SegmentationLoss, check_flag
+from .counts import class_masks
+from .odds import log_odds
 
 
 class LovaszSoftmax(SegmentationLoss):
@@ -13,6 +17,7 @@ class LovaszSoftmax(SegmentationLoss):
 
     Args:
         batch: sort the voxels of the whole batch together instead of image by image.
+        weight: class weights of the mean over the classes present, one for each class.
         ignore_index: label of voxels to leave out.
     """
 
@@ -26,7 +31,7 @@ class LovaszSoftmax(SegmentationLoss):
         "tractable surrogate for the optimization of the intersection-over-union measure in "
         "neural networks. CVPR. doi:10.1109/CVPR.2018.00464, arXiv:1705.08790",
         reduction="mean over the classes present in an image, then over images (batch=True: over "
-        "the classes present in the batch)",
+        "the classes present in the batch), class-weighted if weight is given",
         smoothing="none",
         background="a class like any other",
         absent_class="left out of the mean, so no term of its own; its probability only takes "
@@ -34,8 +39,14 @@ class LovaszSoftmax(SegmentationLoss):
         value_range="[0, 1]",
     )
 
-    def __init__(self, *, batch: bool = False, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
+    def __init__(
+        self,
+        *,
+        batch: bool = False,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index)
         self.batch = check_flag("batch", batch)
 
     def errors(self, logits: Tensor, reference: Tensor) -> Tensor:
@@ -43,8 +54,8 @@ class LovaszSoftmax(SegmentationLoss):
         return (reference.to(logits.dtype) - logits.softmax(1)).abs()
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        logits, labels = logits.flatten(2), labels.flatten(1).unsqueeze(1)
-        reference = labels == torch.arange(logits.shape[1], device=labels.device).view(-1, 1)
+        logits = logits.flatten(2)
+        reference = class_masks(labels, logits.shape[1])
         errors = self.errors(logits, reference)
         if valid is not None:  # not in the reference, and no error: where they cannot count
             kept = valid.flatten(1).unsqueeze(1)
@@ -55,11 +66,15 @@ class LovaszSoftmax(SegmentationLoss):
 
         present = reference.any(-1)  # (C, B), or (C,) for the pooled batch
         terms = lovasz_extension(errors[present], reference[present])
-        # A present class weighs 1 / (classes present in its image); images without a valid voxel
-        # have no present class at all.
-        per_image = present.sum(0, keepdim=True).expand_as(present)[present]
-        images = (present.sum(0) > 0).sum()
-        return (terms / per_image).sum() / images
+        # The weights of the classes present add up to 1 in each image; images without a valid
+        # voxel, or with weight 0 throughout, have none and do not take part.
+        weight = self.per_class("weight", logits)
+        weights = present.to(terms.dtype)
+        if weight is not None:
+            weights = weights * weight.view(-1, *[1] * (present.ndim - 1))
+        sums = weights.sum(0)
+        shares = weights / torch.where(sums > 0, sums, 1)
+        return (terms * shares[present]).sum() / (sums > 0).sum().clamp_min(1)
 
 
 class LovaszHinge(LovaszSoftmax):
@@ -69,8 +84,7 @@ class LovaszHinge(LovaszSoftmax):
     so that classes compete and two classes have the binary hinge of the difference of their logits.
 
     Args:
-        batch: sort the voxels of the whole batch together instead of image by image.
-        ignore_index: label of voxels to leave out.
+        **options: those of LovaszSoftmax.
     """
 
     name = "lovasz_hinge"
@@ -87,7 +101,7 @@ class LovaszHinge(LovaszSoftmax):
         "Trans. Pattern Anal. Mach. Intell. 42(3). doi:10.1109/TPAMI.2018.2883039, "
         "arXiv:1512.07797",
         reduction="mean over the classes present in an image, then over images (batch=True: over "
-        "the classes present in the batch)",
+        "the classes present in the batch), class-weighted if weight is given",
         smoothing="none",
         background="a class like any other",
         absent_class="left out of the mean, so no term of its own; its logit is pushed down where "
@@ -96,10 +110,8 @@ class LovaszHinge(LovaszSoftmax):
     )
 
     def errors(self, logits: Tensor, reference: Tensor) -> Tensor:
-        classes = range(logits.shape[1])
-        rest = [logits[:, [k for k in classes if k != c]].logsumexp(1) for c in classes]
-        log_odds = logits - torch.stack(rest, 1)
-        return 1 - torch.where(reference, log_odds, -log_odds)
+        odds = log_odds(logits)
+        return 1 - torch.where(reference, odds, -odds)
 
 
 def lovasz_extension(errors: Tensor, reference: Tensor) -> Tensor:

@@ -152,6 +152,8 @@ class BoundaryDou(OverlapLoss):
         value_range="[0, 1)",
     )
 
+    soft_labels = False
+
     def __init__(self, *, max_alpha: float = 0.8, **options: Any) -> None:
         super().__init__(**options)
         self.max_alpha = check_number("max_alpha", max_alpha, 0, 1)

@@ -50,7 +50,8 @@ class RegionLoss(SegmentationLoss):
         ``counted`` (B, 1) is False for images without a valid voxel.
         """
         counted = counted.expand_as(terms)
-        weights = counted if self.weight is None else counted * self.weight
+        weight = self.per_class("weight", terms)
+        weights = counted if weight is None else counted * weight
         if not self.include_background:
             terms, counted, weights = terms[:, 1:], counted[:, 1:], weights[:, 1:]
         if self.reduction == "none":
@@ -66,6 +67,7 @@ class CountLoss(RegionLoss):
     """
 
     squared = False
+    soft_labels = True
 
     def terms(self, counts: SoftCounts) -> Tensor:
         """(B, C): the term of each image and class."""
@@ -114,13 +116,14 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(empty, 1.0, numerator / denominator.masked_fill(empty, 1))
 
 
-_ABSENT = (
+# What the cards of region losses have in common.
+ABSENT = (
     "counts like any other class: the term is near 1 unless its predicted volume falls below the "
     "smoothing; until then its gradient is almost 0, because nothing can overlap"
 )
-_SMOOTHING = "smooth_nr above and smooth_dr below the fraction line, 1e-5 each"
-_BACKGROUND = "class 0 counts like the others; left out with include_background=False"
-_REDUCTION = (
+SMOOTHING = "smooth_nr above and smooth_dr below the fraction line, 1e-5 each"
+BACKGROUND = "class 0 counts like the others; left out with include_background=False"
+REDUCTION = (
     "mean over classes and images (batch=True: over classes of the pooled batch), class-weighted "
     "if weight is given"
 )
@@ -145,10 +148,10 @@ class Dice(OverlapLoss):
         "arXiv:1606.04797 (squared); Drozdzal, M. et al. (2016). The importance of skip "
         "connections in biomedical image segmentation. doi:10.1007/978-3-319-46976-8_19, "
         "arXiv:1608.04117 (linear, the default)",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT,
         value_range="[0, 1)",
     )
 
@@ -186,9 +189,9 @@ class LogDice(Dice):
         paper="Wong, K. C. L., Moradi, M., Tang, H., Syeda-Mahmood, T. (2018). 3D segmentation "
         "with exponential logarithmic loss for highly unbalanced object sizes. MICCAI. "
         "doi:10.1007/978-3-030-00931-1_70, arXiv:1809.00076 (its Dice term with exponent 1)",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING,
-        background=_BACKGROUND,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
         absent_class="the smoothed D is smooth_nr / (sum p + smooth_dr), so the term is the "
         "logarithm of the predicted volume over the smoothing: unlike in Dice its gradient, "
         "1 / sum p, does not vanish and pushes the class down",
@@ -215,10 +218,10 @@ class LogCoshDice(Dice):
         r" D_c = \frac{2 \sum_i p_{ic} g_{ic}}{\sum_i p_{ic} + \sum_i g_{ic}}",
         paper="Jadon, S. (2020). A survey of loss functions for semantic segmentation. CIBCB. "
         "doi:10.1109/CIBCB48159.2020.9277638, arXiv:2006.14822",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT.replace("near 1", "near log cosh 1 = 0.43"),
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT.replace("near 1", "near log cosh 1 = 0.43"),
         value_range="[0, log cosh 1) = [0, 0.434)",
     )
 
@@ -244,10 +247,10 @@ class FocalDice(Dice):
         r" D_c = \frac{2 \sum_i p_{ic} g_{ic}}{\sum_i p_{ic} + \sum_i g_{ic}}",
         paper="Wang, P., Chung, A. C. S. (2018). Focal Dice loss and image dilation for brain "
         "tumor segmentation. DLMIA. doi:10.1007/978-3-030-00889-5_14",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT,
         value_range="[0, 1)",
     )
 
@@ -275,10 +278,10 @@ class Jaccard(OverlapLoss):
         r"{\sum_i p_{ic} + \sum_i g_{ic} - \sum_i p_{ic} g_{ic}}",
         paper="Rahman, M. A., Wang, Y. (2016). Optimizing intersection-over-union in deep neural "
         "networks for image segmentation. ISVC. doi:10.1007/978-3-319-50835-1_22",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT,
         value_range="[0, 1)",
     )
 
@@ -305,10 +308,10 @@ class Tversky(OverlapLoss):
         paper="Salehi, S. S. M., Erdogmus, D., Gholipour, A. (2017). Tversky loss function for "
         "image segmentation using 3D fully convolutional deep networks. MLMI. "
         "doi:10.1007/978-3-319-67389-9_44, arXiv:1706.05721",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT,
         value_range="[0, 1)",
     )
 
@@ -345,10 +348,10 @@ class FocalTversky(Tversky):
         paper="Abraham, N., Khan, N. M. (2019). A novel focal Tversky loss function with improved "
         "attention U-Net for lesion segmentation. ISBI. doi:10.1109/ISBI.2019.8759329, "
         "arXiv:1810.07842",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING,
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING,
+        background=BACKGROUND,
+        absent_class=ABSENT,
         value_range="[0, 1)",
     )
 
@@ -385,10 +388,10 @@ class AsymmetricSimilarity(OverlapLoss):
         "networks for highly-imbalanced medical image segmentation: application to multiple "
         "sclerosis lesion detection. IEEE Access 7, 1721-1735. doi:10.1109/ACCESS.2018.2886371, "
         "arXiv:1803.11078",
-        reduction=_REDUCTION,
-        smoothing=_SMOOTHING + ", both over 1 + beta^2",
-        background=_BACKGROUND,
-        absent_class=_ABSENT,
+        reduction=REDUCTION,
+        smoothing=SMOOTHING + ", both over 1 + beta^2",
+        background=BACKGROUND,
+        absent_class=ABSENT,
         value_range="[0, 1)",
     )
 
@@ -421,9 +424,9 @@ class Mcc(CountLoss):
         paper="Abhishek, K., Hamarneh, G. (2021). Matthews correlation coefficient loss for deep "
         "convolutional networks: application to skin lesion segmentation. ISBI. "
         "doi:10.1109/ISBI48211.2021.9433782, arXiv:2010.13454",
-        reduction=_REDUCTION,
+        reduction=REDUCTION,
         smoothing="smooth_dr, 1e-5, under the root; no smoothing above the fraction line",
-        background=_BACKGROUND,
+        background=BACKGROUND,
         absent_class="the coefficient is undefined and taken as 0: a term of 1 without a gradient",
         value_range="[0, 2]",
     )

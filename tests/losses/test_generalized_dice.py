@@ -301,3 +301,14 @@ def test_wrong_class_distances_are_refused():
             build("generalized_wasserstein_dice", dist_matrix=wrong)
     with pytest.raises(ValueError, match="dist_matrix has 4 classes, but logits have 3 classes"):
         build("generalized_wasserstein_dice", dist_matrix=TREE)(*sample(4, 5, classes=3))
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_smoothing_does_not_grow_with_the_image(absent):
+    """The same picture with every voxel 8 x 8 voxels: 1/V^2 shrinks by 4096, the loss does not."""
+    logits, labels = absent_sample()
+    if absent in ("eps", "floor"):  # their number for an absent class does not scale
+        logits, labels = logits[:1], labels[:1]
+    loss = build("generalized_dice", absent=absent, floor=1.0)
+    large = [t.repeat_interleave(8, 2).repeat_interleave(8, 3) for t in (logits, labels[:, None])]
+    assert_close(loss(*large), loss(logits, labels), rtol=1e-5, atol=1e-6)

@@ -54,7 +54,8 @@ def test_generalized_dice_is_that_of_monai(weighting, include_background, batch,
     labels[1, 0, 0, 0] = 3  # so the largest weights of the two images are far apart
     if lacking is not None:
         labels[lacking][labels[lacking] == 2] = 0  # absent from one image, not from the batch
-    options = dict(include_background=include_background, batch=batch)
+    # MONAI adds its smoothing to sums of 1/V, ours is in voxels: they agree without any.
+    options = dict(include_background=include_background, batch=batch, smooth_nr=0.0, smooth_dr=0.0)
     peer = monai.losses.GeneralizedDiceLoss(w_type=weighting, **options, **SOFTMAX)
     same(build("generalized_dice", weighting=weighting, **options), peer, labels=labels)
 
@@ -145,7 +146,7 @@ def test_nacl_is_that_of_monai_away_from_the_edge():
 
 def test_generalized_dice_focal_is_that_of_monai_but_for_its_sigmoid_focal_term():
     """Issue 8242: with softmax=True MONAI's focal term is still one-vs-rest sigmoid."""
-    gdl = dict(lambda_gdl=0.7, lambda_focal=0.0)
+    gdl = dict(lambda_gdl=0.7, lambda_focal=0.0, smooth_nr=0.0, smooth_dr=0.0)
     same(
         build("generalized_dice_focal", **gdl),
         monai.losses.GeneralizedDiceFocalLoss(**gdl, **SOFTMAX),

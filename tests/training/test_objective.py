@@ -18,7 +18,7 @@ def test_a_weight_in_words_is_that_of_the_training_cases():
     loss = create(
         Loss(name="weighted_cross_entropy", options={"weight": "inverse_frequency"}), [30, 10]
     )
-    assert loss.weight.tolist() == [0.5, 1.5]
+    assert loss.weight == (0.5, 1.5)
 
 
 def test_every_loss_of_the_catalogue_passes_the_trial():

@@ -1,0 +1,97 @@
+"""The soft counts under all region losses, against one-hot maps in plain words."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from loss_samples import sample
+from torch.nn.functional import one_hot
+from torch.testing import assert_close
+
+from losses.counts import class_masks, soft_confusion, soft_counts
+from losses.odds import log_odds
+
+
+def case(classes=4, ignored=True):
+    """Logits, labels and valid voxels; class 1 is absent from image 1."""
+    logits, labels = sample(5, 4, 3, classes=classes, dtype=torch.float64)
+    labels[1][labels[1] == 1] = 0
+    valid = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    return logits.requires_grad_(), labels, valid if ignored else None
+
+
+def literal(logits, labels, valid):
+    """p and one-hot g, (B, C, N), 0 where ignored."""
+    kept = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
+    g = one_hot(labels, logits.shape[1]).movedim(-1, 1) * kept.unsqueeze(1)
+    p = logits.softmax(1) * kept.unsqueeze(1)
+    return p.flatten(2), g.flatten(2).to(p.dtype)
+
+
+def gradients(values, logits):
+    """Gradient on the logits of each value times a weight of its own."""
+    factors = [torch.linspace(0.5, 2, v.numel(), dtype=v.dtype).view_as(v) for v in values]
+    total = sum((v * f).sum() for v, f in zip(values, factors, strict=True))
+    return torch.autograd.grad(total, logits)[0]
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_counts_are_sums_over_one_hot_maps(ignored, squared):
+    logits, labels, valid = case(ignored=ignored)
+    p, g = literal(logits, labels, valid)
+    predicted = (p.square() if squared else p).sum(2)
+    counts = soft_counts(logits, labels, valid, squared=squared)
+    assert_close(tuple(counts), ((p * g).sum(2), predicted, g.sum(2)))
+    assert not counts.reference.requires_grad
+    expected = gradients([(p * g).sum(2), predicted], logits)
+    assert_close(gradients(counts[:2], logits), expected)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_confusion_sums_the_probabilities_of_the_voxels_of_each_label(ignored):
+    logits, labels, valid = case(ignored=ignored)
+    p, g = literal(logits, labels, valid)
+    expected = torch.einsum("bkn,bcn->bkc", g, p)
+    confusion = soft_confusion(logits, labels, valid)
+    assert_close(confusion, expected)
+    assert_close(gradients([confusion], logits), gradients([expected], logits))
+    assert_close(confusion.diagonal(dim1=1, dim2=2), soft_counts(logits, labels, valid).overlap)
+    assert_close(confusion.sum(1), soft_counts(logits, labels, valid).predicted)
+
+
+def test_more_classes_than_a_byte_holds():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 300, 50, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 300, (2, 50), generator=generator)
+    valid = torch.rand(2, 50, generator=generator) > 0.3
+    p, g = literal(logits, labels, valid)
+    counts = soft_counts(logits, labels, valid)
+    assert_close(counts.overlap, (p * g).sum(2))
+    assert_close(counts.reference, g.sum(2))
+
+
+def test_masks_are_one_hot():
+    _, labels, _ = case()
+    assert torch.equal(class_masks(labels, 4), one_hot(labels, 4).movedim(-1, 1).flatten(2) == 1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_log_odds_are_those_of_the_softmax(classes):
+    logits, _ = sample(5, 4, classes=classes, dtype=torch.float64)
+    logits.requires_grad_()
+    p = logits.softmax(1)
+    expected = (p / (1 - p)).log()
+    assert_close(log_odds(logits), expected)
+    assert_close(gradients([log_odds(logits)], logits), gradients([expected], logits))
+
+
+@pytest.mark.parametrize("gap", [20.0, 90.0, 1e4])
+def test_log_odds_keep_value_and_gradient_where_a_probability_rounds_to_one(gap):
+    logits = torch.tensor([gap, 0.0, 0.0]).view(1, 3, 1).requires_grad_()
+    odds = log_odds(logits)
+    assert_close(odds[0, 0, 0], torch.tensor(gap - math.log(2)))
+    (slope,) = torch.autograd.grad(odds[0, 0, 0], logits)
+    assert_close(slope.flatten(), torch.tensor([1.0, -0.5, -0.5]))
