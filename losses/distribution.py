@@ -10,6 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from .base import About, SegmentationLoss, check_number, weighted_mean
 
+_WEIGHTED_MEAN = (
+    "mean over all valid voxels of the batch, class-weighted if weight is given; "
+    'reduction="none" gives the terms without weights'
+)
+
 
 class VoxelLoss(SegmentationLoss):
     """A loss with a term for each voxel.
@@ -151,7 +156,7 @@ class Focal(VoxelLoss):
         r" \alpha_{y_i} (1 - p_{i, y_i})^{\gamma} \log p_{i, y_i}",
         paper="Lin, T.-Y., Goyal, P., Girshick, R., He, K., Dollar, P. (2017). Focal loss for "
         "dense object detection. ICCV. doi:10.1109/ICCV.2017.324, arXiv:1708.02002",
-        reduction="mean over all valid voxels of the batch, class-weighted if weight is given",
+        reduction=_WEIGHTED_MEAN,
         smoothing="none",
         background="a class like any other; 1 - alpha is its factor if alpha is given",
         absent_class="no term of its own, as in cross-entropy",
@@ -281,7 +286,7 @@ class LabelSmoothingCrossEntropy(VoxelLoss):
         paper="Szegedy, C., Vanhoucke, V., Ioffe, S., Shlens, J., Wojna, Z. (2016). Rethinking the "
         "Inception architecture for computer vision. CVPR. doi:10.1109/CVPR.2016.308, "
         "arXiv:1512.00567",
-        reduction="mean over all valid voxels of the batch, class-weighted if weight is given",
+        reduction=_WEIGHTED_MEAN,
         smoothing="of the labels, not of a fraction: label_smoothing, 0.1",
         background="a class like any other",
         absent_class="the smoothed labels ask for a probability of label_smoothing / C of it at "
@@ -324,7 +329,7 @@ class GeneralisedCrossEntropy(VoxelLoss):
         formula=r"L = \frac{1}{N} \sum_{i=1}^{N} \frac{1 - p_{i, y_i}^q}{q}",
         paper="Zhang, Z., Sabuncu, M. R. (2018). Generalized cross entropy loss for training deep "
         "neural networks with noisy labels. NeurIPS. arXiv:1805.07836",
-        reduction="mean over all valid voxels of the batch, class-weighted if weight is given",
+        reduction=_WEIGHTED_MEAN,
         smoothing="none",
         background="a class like any other",
         absent_class="no term of its own, as in cross-entropy",

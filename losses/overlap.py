@@ -125,7 +125,7 @@ SMOOTHING = "smooth_nr above and smooth_dr below the fraction line, 1e-5 each"
 BACKGROUND = "class 0 counts like the others; left out with include_background=False"
 REDUCTION = (
     "mean over classes and images (batch=True: over classes of the pooled batch), class-weighted "
-    "if weight is given"
+    'if weight is given; reduction="none" gives the terms without weights'
 )
 
 
@@ -250,7 +250,8 @@ class FocalDice(Dice):
         reduction=REDUCTION,
         smoothing=SMOOTHING,
         background=BACKGROUND,
-        absent_class=ABSENT,
+        absent_class="counts like any other class: the term is 1 - (smooth_nr / sum p)^(1 / beta), "
+        "with a gradient that grows only as its predicted volume falls to the smoothing",
         value_range="[0, 1)",
     )
 
