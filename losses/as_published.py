@@ -460,7 +460,9 @@ class PublishedTversky(SmoothedLoss, BinaryLoss):
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
         background=_ONE_VS_REST,
-        absent_class=_ABSENT_FLAT,
+        absent_class="a class absent from the batch has the term 1 - smooth / (alpha sum p + "
+        "smooth): it goes to 0 as its predicted volume falls below smooth / alpha voxels, and its "
+        "gradient is small above that",
         value_range="[0, 1)",
         seed="001",
         twin="tversky",
@@ -501,7 +503,7 @@ class PublishedFocalTversky(PublishedTversky):
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
         background=_ONE_VS_REST,
-        absent_class=_ABSENT_FLAT,
+        absent_class="as in published_tversky, squared: near 0 its gradient fades as well",
         value_range="[0, 1)",
         seed="001",
         twin="focal_tversky",
