@@ -13,6 +13,7 @@ source does not handle ignored voxels, they are left out of every sum.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,31 @@ def reference_masks(labels: Tensor, valid: Tensor | None, classes: int) -> Tenso
     return masks if valid is None else masks & valid.flatten(1).unsqueeze(1)
 
 
-class BinaryLoss(SegmentationLoss):
+class PublishedLoss(SegmentationLoss):
+    """A loss without options of its own.
+
+    Args:
+        ignore_index: label of voxels to leave out.
+    """
+
+    def __init__(self, *, ignore_index: int | None = None) -> None:
+        super().__init__(ignore_index=ignore_index)
+
+
+class SmoothedLoss(PublishedLoss):
+    """A ratio with the same number added above and below its fraction line.
+
+    Args:
+        smooth: added above and below the fraction line.
+        ignore_index: label of voxels to leave out.
+    """
+
+    def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None) -> None:
+        super().__init__(ignore_index=ignore_index)
+        self.smooth = check_number("smooth", smooth, 0, above=True)
+
+
+class BinaryLoss(PublishedLoss):
     """A binary loss used one-vs-rest; ``per_class`` is the source's function of one class."""
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
@@ -66,6 +91,17 @@ def probabilities(scores: Tensor, kept: Tensor | None) -> Tensor:
     return inputs if kept is None else inputs * kept
 
 
+def softmax_counts(
+    logits: Tensor, labels: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, C): sums of p g, p and g over each image; p of the softmax, 0 at ignored voxels."""
+    inputs = logits.flatten(2).softmax(1)
+    targets = reference_masks(labels, valid, logits.shape[1])
+    if valid is not None:
+        inputs = inputs * valid.flatten(1).unsqueeze(1)
+    return (inputs * targets).sum(2), inputs.sum(2), targets.sum(2).to(inputs.dtype)
+
+
 def flat_counts(
     scores: Tensor, targets: Tensor, kept: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +122,7 @@ def mean_bce(scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
     return weighted_mean(terms, kept)
 
 
-class PublishedDicePerImage(BinaryLoss):
+class PublishedDicePerImage(SmoothedLoss, BinaryLoss):
     """Binary Dice of each image.
 
     Args:
@@ -116,10 +152,6 @@ class PublishedDicePerImage(BinaryLoss):
         "stored as N_dice_eff but read as dice_eff. With nn.Module and one name it is this loss.",
     )
 
-    def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
-
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         inputs = probabilities(scores, kept)
         dice = (2 * (inputs * targets).sum(1) + self.smooth) / (
@@ -128,7 +160,7 @@ class PublishedDicePerImage(BinaryLoss):
         return weighted_mean(1 - dice, None if kept is None else kept.any(1))
 
 
-class PublishedDiceSoftmax(SegmentationLoss):
+class PublishedDiceSoftmax(SmoothedLoss):
     """Multi-class Dice: the binary Dice of each image on the channels of the softmax.
 
     Args:
@@ -159,23 +191,14 @@ class PublishedDiceSoftmax(SegmentationLoss):
         "works here, and weight is not offered.",
     )
 
-    def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
-
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        inputs = logits.flatten(2).softmax(1)
-        targets = reference_masks(labels, valid, logits.shape[1])
-        if valid is not None:
-            inputs = inputs * valid.flatten(1).unsqueeze(1)
-        dice = (2 * (inputs * targets).sum(2) + self.smooth) / (
-            inputs.sum(2) + targets.sum(2) + self.smooth
-        )
+        overlap, predicted, reference = softmax_counts(logits, labels, valid)
+        dice = (2 * overlap + self.smooth) / (predicted + reference + self.smooth)
         images = None if valid is None else valid.flatten(1).any(1, keepdim=True)
         return weighted_mean(1 - dice, images)
 
 
-class PublishedDiceFlat(BinaryLoss):
+class PublishedDiceFlat(SmoothedLoss, BinaryLoss):
     """Binary Dice of the flattened batch.
 
     Args:
@@ -204,15 +227,11 @@ class PublishedDiceFlat(BinaryLoss):
         "with smooth=1e-6.",
     )
 
-    def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
-
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         return 1 - flat_dice(scores, targets, kept, self.smooth)
 
 
-class PublishedBceDice(BinaryLoss):
+class PublishedBceDice(SmoothedLoss, BinaryLoss):
     """Mean binary cross-entropy plus Dice of the flattened batch.
 
     Args:
@@ -241,16 +260,12 @@ class PublishedBceDice(BinaryLoss):
         "published_dice_flat.",
     )
 
-    def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
-
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         dice_loss = 1 - flat_dice(scores, targets, kept, self.smooth)
         return mean_bce(scores, targets, kept) + dice_loss
 
 
-class PublishedIou(BinaryLoss):
+class PublishedIou(SmoothedLoss, BinaryLoss):
     """Jaccard loss of the flattened batch.
 
     Args:
@@ -277,10 +292,6 @@ class PublishedIou(BinaryLoss):
         runs_as_is="The PyTorch code runs. The Keras code of 001 fails on K.dot, as in "
         "published_dice_flat.",
     )
-
-    def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
 
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         intersection, predicted, reference = flat_counts(scores, targets, kept)
@@ -431,14 +442,13 @@ class PublishedFocalWeightedProbability(SegmentationLoss):
         return (-((1 - pt) ** self.gamma) * log_pt).mean()
 
 
-class PublishedTversky(BinaryLoss):
+class PublishedTversky(SmoothedLoss, BinaryLoss):
     """Tversky loss of the flattened batch.
 
     Args:
         alpha: cost of false positives.
         beta: cost of false negatives.
-        smooth: added above and below the fraction line.
-        ignore_index: label of voxels to leave out.
+        **options: those of SmoothedLoss.
     """
 
     name = "published_tversky"
@@ -450,7 +460,9 @@ class PublishedTversky(BinaryLoss):
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
         background=_ONE_VS_REST,
-        absent_class=_ABSENT_FLAT,
+        absent_class="a class absent from the batch has the term 1 - smooth / (alpha sum p + "
+        "smooth): it goes to 0 as its predicted volume falls below smooth / alpha voxels, and its "
+        "gradient is small above that",
         value_range="[0, 1)",
         seed="001",
         twin="tversky",
@@ -460,18 +472,10 @@ class PublishedTversky(BinaryLoss):
         runs_as_is="Yes, in PyTorch and in Keras (there with smooth=1e-6).",
     )
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.5,
-        beta: float = 0.5,
-        smooth: float = 1.0,
-        ignore_index: int | None = None,
-    ) -> None:
-        super().__init__(ignore_index=ignore_index)
+    def __init__(self, *, alpha: float = 0.5, beta: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
         self.alpha = check_number("alpha", alpha, 0)
         self.beta = check_number("beta", beta, 0)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
 
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         inputs = probabilities(scores, kept)
@@ -487,10 +491,7 @@ class PublishedFocalTversky(PublishedTversky):
 
     Args:
         gamma: exponent, >= 1.
-        alpha: cost of false positives.
-        beta: cost of false negatives.
-        smooth: added above and below the fraction line.
-        ignore_index: label of voxels to leave out.
+        **options: those of PublishedTversky.
     """
 
     name = "published_focal_tversky"
@@ -502,7 +503,7 @@ class PublishedFocalTversky(PublishedTversky):
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
         background=_ONE_VS_REST,
-        absent_class=_ABSENT_FLAT,
+        absent_class="as in published_tversky, squared: near 0 its gradient fades as well",
         value_range="[0, 1)",
         seed="001",
         twin="focal_tversky",
@@ -512,16 +513,8 @@ class PublishedFocalTversky(PublishedTversky):
         runs_as_is="Yes, in PyTorch and in Keras (there with smooth=1e-6).",
     )
 
-    def __init__(
-        self,
-        *,
-        gamma: float = 2.0,
-        alpha: float = 0.5,
-        beta: float = 0.5,
-        smooth: float = 1.0,
-        ignore_index: int | None = None,
-    ) -> None:
-        super().__init__(alpha=alpha, beta=beta, smooth=smooth, ignore_index=ignore_index)
+    def __init__(self, *, gamma: float = 2.0, **options: Any) -> None:
+        super().__init__(**options)
         self.gamma = check_number("gamma", gamma, 1)
 
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
@@ -549,17 +542,15 @@ class PublishedLovaszHinge(BinaryLoss):
         "the whole gradient",
         value_range="[0, inf)",
         seed="001",
-        twin="lovasz_softmax",
+        twin="lovasz_hinge",
         reason="The hinge itself is right. One-vs-rest hinges do not compete as classes of a "
         "softmax do, and a class absent from an image hands the whole gradient to its worst "
-        "voxel; Lovasz-Softmax averages over the classes that are present. The multi-class code "
-        "beside it tests classes is 'present', which rests on string identity.",
+        "voxel; lovasz_hinge takes the log-odds of the softmax and the classes that are present. "
+        "The multi-class code beside it (lovasz_softmax here) tests classes is 'present', which "
+        "rests on string identity.",
         runs_as_is="Yes, with its line breaks restored and where torch.autograd.Variable is still "
         "accepted.",
     )
-
-    def __init__(self, *, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
 
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         losses = []
@@ -584,15 +575,14 @@ def lovasz_gradient(targets: Tensor) -> Tensor:
     return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
 
 
-class PublishedCombo(BinaryLoss):
+class PublishedCombo(SmoothedLoss, BinaryLoss):
     """Combo loss with its sign: minimising it lowers Dice and raises the cross-entropy.
 
     Args:
         alpha: factor of the whole cross-entropy; 1 - alpha multiplies the negatives once more.
         ce_ratio: share of the cross-entropy, 0 to 1; Dice has 1 - ce_ratio.
-        smooth: added above and below the fraction line of Dice.
         eps: probabilities are clamped to [eps, 1 - eps]; in float32, 1 - 1e-9 is 1.
-        ignore_index: label of voxels to leave out.
+        **options: those of SmoothedLoss, for Dice.
     """
 
     name = "published_combo"
@@ -624,14 +614,12 @@ class PublishedCombo(BinaryLoss):
         *,
         alpha: float = 0.5,
         ce_ratio: float = 0.5,
-        smooth: float = 1.0,
         eps: float = 1e-9,
-        ignore_index: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(ignore_index=ignore_index)
+        super().__init__(**options)
         self.alpha = check_number("alpha", alpha, 0, 1)
         self.ce_ratio = check_number("ce_ratio", ce_ratio, 0, 1)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
         self.eps = check_number("eps", eps, 0, 0.5)
 
     def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
@@ -687,7 +675,7 @@ class PublishedWeightedCrossEntropy(SegmentationLoss):
         return weighted_mean(terms, weights)
 
 
-class PublishedFbetaDice(SegmentationLoss):
+class PublishedFbetaDice(SmoothedLoss):
     """F-beta Dice of the pooled batch, in which ignored voxels leak into the false positives.
 
     Args:
@@ -721,9 +709,8 @@ class PublishedFbetaDice(SegmentationLoss):
     def __init__(
         self, *, beta: float = 1.0, smooth: float = 1e-5, ignore_index: int | None = None
     ) -> None:
-        super().__init__(ignore_index=ignore_index)
+        super().__init__(smooth=smooth, ignore_index=ignore_index)
         self.beta = check_number("beta", beta, 0, above=True)
-        self.smooth = check_number("smooth", smooth, 0, above=True)
 
     def before_masking(self, logits: Tensor, clean: Tensor) -> Tensor:
         return logits
@@ -741,30 +728,12 @@ class PublishedFbetaDice(SegmentationLoss):
         return 1 - score.mean()
 
 
-class PublishedGeneralizedDice(SegmentationLoss):
-    """The three Generalized Dice losses of document 004 differ in their class weights."""
-
-    def __init__(self, *, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
-
-    def counts(
-        self, logits: Tensor, labels: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C): sums of p g, of p + g and of g."""
-        inputs = logits.flatten(2).softmax(1)
-        targets = reference_masks(labels, valid, logits.shape[1])
-        if valid is not None:
-            inputs = inputs * valid.flatten(1).unsqueeze(1)
-        volumes = targets.sum(2).to(inputs.dtype)
-        return (inputs * targets).sum(2), inputs.sum(2) + volumes, volumes
-
-
 def pooled_generalized_dice(weights: Tensor | float, overlap: Tensor, total: Tensor) -> Tensor:
     """1 - 2 sum w tp / sum w (p + g) over the classes of the pooled batch."""
     return 1 - 2 * (weights * overlap.sum(0)).sum() / (weights * total.sum(0)).sum()
 
 
-class PublishedGeneralizedDiceGraph(PublishedGeneralizedDice):
+class PublishedGeneralizedDiceGraph(PublishedLoss):
     """Generalized Dice of the question, as executed in graph mode: every weight is 1e5.
 
     Args:
@@ -794,11 +763,11 @@ class PublishedGeneralizedDiceGraph(PublishedGeneralizedDice):
     )
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        overlap, total, _ = self.counts(logits, labels, valid)
-        return pooled_generalized_dice(1 / (0**2 + 0.00001), overlap, total)
+        overlap, predicted, volumes = softmax_counts(logits, labels, valid)
+        return pooled_generalized_dice(1 / (0**2 + 0.00001), overlap, predicted + volumes)
 
 
-class PublishedGeneralizedDiceWritten(PublishedGeneralizedDice):
+class PublishedGeneralizedDiceWritten(PublishedLoss):
     """Generalized Dice of the question, as written: weights 1 / (V^2 + 1e-5) of the batch.
 
     Args:
@@ -827,12 +796,12 @@ class PublishedGeneralizedDiceWritten(PublishedGeneralizedDice):
     )
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        overlap, total, volumes = self.counts(logits, labels, valid)
+        overlap, predicted, volumes = softmax_counts(logits, labels, valid)
         weights = 1 / (volumes.sum(0) ** 2 + 0.00001)
-        return pooled_generalized_dice(weights, overlap, total)
+        return pooled_generalized_dice(weights, overlap, predicted + volumes)
 
 
-class PublishedGeneralizedDiceAnswer(PublishedGeneralizedDice):
+class PublishedGeneralizedDiceAnswer(PublishedLoss):
     """Generalized Dice of the answer: per image, an absent class has the fixed weight eps.
 
     Args:
@@ -866,11 +835,11 @@ class PublishedGeneralizedDiceAnswer(PublishedGeneralizedDice):
         self.eps = check_number("eps", eps, 0)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        overlap, total, volumes = self.counts(logits, labels, valid)
+        overlap, predicted, volumes = softmax_counts(logits, labels, valid)
         weights = 1 / volumes**2
         weights = torch.where(torch.isfinite(weights), weights, self.eps)
         numerators = (weights * overlap).sum(1)
-        denominators = (weights * total).sum(1)
+        denominators = (weights * (predicted + volumes)).sum(1)
         # 0 / 0 only occurs in an image without valid voxels; dividing by 1 there keeps the
         # gradient finite, and the image is then left out of the mean.
         counted = denominators > 0

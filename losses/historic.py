@@ -2,16 +2,20 @@
 
 Not for training. Each class re-implements, from its formula, the class weights, the smoothing and
 the pooling of one library; the interface is ours (softmax inside, ``ignore_index``, float32). The
-rules for an absent class are what they differ in; ``generalized_dice`` has them as options.
+rules for an absent class are what they differ in; ``generalized_dice`` has them as options. The
+last class is the Wasserstein form.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .base import About, SegmentationLoss, check_flag, check_number, weighted_mean
 from .counts import soft_counts
+from .generalized_dice import check_distances
 
 _SUDRE = (
     "Sudre, C. H. et al. (2017). doi:10.1007/978-3-319-67558-9_28, arXiv:1707.03237; as computed by"
@@ -64,7 +68,50 @@ def largest_if_absent(volumes: Tensor) -> Tensor:
     return torch.where(volumes > 0, weights, weights.amax(1, keepdim=True))
 
 
-class HistoricGeneralizedDiceMonai11(HistoricGeneralizedDice):
+class HistoricGeneralizedDiceMonai(HistoricGeneralizedDice):
+    """Generalized Dice of MONAI: an absent class has the largest weight, smoothing is not scaled.
+
+    Args:
+        smooth_nr: added to the numerator, > 0.
+        smooth_dr: added to the denominator, > 0.
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "historic_generalized_dice_monai"
+    about = About(
+        title="Generalized Dice as in MONAI",
+        family="historic",
+        formula=_formula(r"\frac{1}{V_c^2}", " + s", " + s"),
+        paper=f"{_SUDRE} MONAI 1.6.1",
+        reduction=_PER_IMAGE,
+        smoothing="s = 1e-5 above and below the fraction line, not scaled with the weights",
+        background=_ALL,
+        absent_class="weight of the rarest class present",
+        twin="generalized_dice",
+        value_range="[0, 1)",
+        reason="The rule of generalized_dice(absent='max'). But s meets weighted sums of order "
+        "1 / V, with V the volume of the rarest class present, so the value shrinks as structures "
+        "grow or voxels get smaller: the loss is not scale-free.",
+        runs_as_is="Yes.",
+    )
+
+    def __init__(
+        self,
+        *,
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(ignore_index=ignore_index)
+        self.smooth_nr = check_number("smooth_nr", smooth_nr, 0, above=True)
+        self.smooth_dr = check_number("smooth_dr", smooth_dr, 0, above=True)
+
+    def score(self, overlap: Tensor, total: Tensor, volumes: Tensor) -> Tensor:
+        w = largest_if_absent(volumes)
+        return (2 * (w * overlap).sum(1) + self.smooth_nr) / ((w * total).sum(1) + self.smooth_dr)
+
+
+class HistoricGeneralizedDiceMonai11(HistoricGeneralizedDiceMonai):
     """Generalized Dice of MONAI 1.1.0 to 1.2.0: a ratio for each class, in which weights cancel.
 
     Args:
@@ -93,17 +140,6 @@ class HistoricGeneralizedDiceMonai11(HistoricGeneralizedDice):
         runs_as_is="Yes.",
     )
 
-    def __init__(
-        self,
-        *,
-        smooth_nr: float = 1e-5,
-        smooth_dr: float = 1e-5,
-        ignore_index: int | None = None,
-    ) -> None:
-        super().__init__(ignore_index=ignore_index)
-        self.smooth_nr = check_number("smooth_nr", smooth_nr, 0, above=True)
-        self.smooth_dr = check_number("smooth_dr", smooth_dr, 0, above=True)
-
     def score(self, overlap: Tensor, total: Tensor, volumes: Tensor) -> Tensor:
         w = largest_if_absent(volumes)
         return ((2 * w * overlap + self.smooth_nr) / (w * total + self.smooth_dr)).mean(1)
@@ -131,8 +167,9 @@ class HistoricGeneralizedDiceNiftynet(HistoricGeneralizedDice):
         twin="generalized_dice",
         value_range="[0, 1]; above 0 for the perfect prediction if a class is absent",
         reason="The rule of generalized_dice(absent='max'), but an absent class costs at least "
-        "one voxel of the rarest class, predicted or not. (A score of NaN counts as 1 there; it "
-        "cannot occur with the background taking part.)",
+        "one voxel of the rarest class, predicted or not. (The first of these versions lacked "
+        "that maximum: they are generalized_dice without smoothing. A score of NaN counts as 1 in "
+        "the later ones; it cannot occur with the background taking part.)",
         runs_as_is="Yes.",
     )
 
@@ -140,6 +177,40 @@ class HistoricGeneralizedDiceNiftynet(HistoricGeneralizedDice):
         w = largest_if_absent(volumes)
         below = (w * total.clamp_min(1)).sum(1)
         return 2 * (w * overlap).sum(1) / torch.where(below > 0, below, 1)
+
+
+class HistoricGeneralizedDiceNiftynet2017(HistoricGeneralizedDice):
+    """Generalized Dice of NiftyNet, before October 2017: every volume counts 0.1 voxel more.
+
+    Args:
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "historic_generalized_dice_niftynet_2017"
+    about = About(
+        title="Generalized Dice as in NiftyNet before October 2017",
+        family="historic",
+        formula=r"L = 1 - \frac{2 \sum_c w_c \sum_i p_{ic} g_{ic}}{\sum_c w_c"
+        r" (0.2 + \sum_i (p_{ic} + g_{ic}))}, \quad w_c = (V_c + 0.1)^{-2}",
+        paper=f"{_SUDRE} the first NiftyNet",
+        reduction=_POOLED,
+        smoothing="0.1 voxel added to the predicted and to the reference volume of each class, "
+        "nothing to their overlap",
+        background=_ALL,
+        absent_class="weight 100: even unpredicted it is nearly all of the denominator, so the "
+        "value stays near 1 and the gradient of everything nearly vanishes",
+        twin="generalized_dice",
+        value_range="(0, 1]",
+        reason="0.1 voxel was meant to keep the division defined, and made an absent class weigh "
+        "100 against 1e-8 for one of 1e4 voxels. Since October 2017: historic_generalized_dice_"
+        "niftynet; the corrected loss is generalized_dice.",
+        runs_as_is="Yes, in TensorFlow 1.",
+    )
+    pooled = True
+
+    def score(self, overlap: Tensor, total: Tensor, volumes: Tensor) -> Tensor:
+        w = (volumes + 0.1) ** -2
+        return 2 * (w * overlap).sum(1) / (w * (total + 0.2)).sum(1)
 
 
 class HistoricGeneralizedDiceLiviaets(HistoricGeneralizedDice):
@@ -160,7 +231,7 @@ class HistoricGeneralizedDiceLiviaets(HistoricGeneralizedDice):
         background=_ALL,
         absent_class=f"weight 1e20: {_TAKES_OVER}",
         twin="generalized_dice",
-        value_range="[0, 1]",
+        value_range="[0, 1], less up to 1e-10 V for V voxels of the rarest class",
         reason="The weight of an absent class should not depend on a constant that only keeps "
         "the division defined: see absent of generalized_dice.",
         runs_as_is="Yes.",
@@ -295,3 +366,65 @@ class HistoricGeneralizedDiceNnunetV1(HistoricGeneralizedDice):
         if self.square_volumes:
             w = w**2
         return (2 * (w * overlap).sum(1) + 1) / ((w * total).sum(1) + 1)
+
+
+class HistoricWassersteinDiceMonai(SegmentationLoss):
+    """Generalised Wasserstein Dice of MONAI: 1 stands for every distance to the background.
+
+    Args:
+        dist_matrix: distances between classes, C x C, symmetric, >= 0, with 0 on the diagonal, the
+            background first; divided by the largest. Required.
+        smooth_nr: added to the numerator, > 0.
+        smooth_dr: added to the denominator, > 0.
+        ignore_index: label of voxels to leave out.
+    """
+
+    name = "historic_generalized_wasserstein_dice_monai"
+    about = About(
+        title="Generalised Wasserstein Dice as in MONAI",
+        family="historic",
+        formula=r"L = 1 - \frac{2 \sum_{i: y_i > 0} (1 - W_i) + s}"
+        r"{2 \sum_{i: y_i > 0} (1 - W_i) + \sum_i W_i + s}, \quad"
+        r" W_i = \sum_c M_{y_i c} \, p_{ic}",
+        paper="Fidon, L. et al. (2018). doi:10.1007/978-3-319-75238-9_6, arXiv:1707.00478; as "
+        "computed by MONAI and by the authors' PyTorch code",
+        reduction=_PER_IMAGE,
+        smoothing="s = 1e-5 above and below the fraction line",
+        background="its voxels earn nothing when they are right and cost W when they are wrong",
+        absent_class="no term of its own; its probability costs its distance to the label of "
+        "each voxel",
+        twin="generalized_wasserstein_dice",
+        value_range="[0, 1)",
+        reason="What a foreground voxel earns is its distance to the background less W, times a "
+        "weight that is that distance again. The 1 is right where every such distance is 1, as in "
+        "the authors' matrices; where one is less, a voxel of that class that is given up to the "
+        "background still earns 1 - M_y0, and as much as one of a class further away.",
+        runs_as_is="Yes.",
+    )
+
+    def __init__(
+        self,
+        *,
+        dist_matrix: Sequence[Sequence[float]] | Tensor,
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(ignore_index=ignore_index)
+        self.dist_matrix = check_distances(dist_matrix)
+        self.smooth_nr = check_number("smooth_nr", smooth_nr, 0, above=True)
+        self.smooth_dr = check_number("smooth_dr", smooth_dr, 0, above=True)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        if len(self.dist_matrix) != logits.shape[1]:
+            raise ValueError(
+                f"dist_matrix has {len(self.dist_matrix)} classes, "
+                f"but logits have {logits.shape[1]} classes"
+            )
+        matrix = logits.new_tensor(self.dist_matrix)
+        wrong = (matrix[labels].movedim(-1, 1) * logits.softmax(1)).sum(1).flatten(1)
+        kept = torch.ones_like(wrong) if valid is None else valid.flatten(1)
+        right = ((1 - wrong) * (labels.flatten(1) > 0) * kept).sum(1)
+        cost = (wrong * kept).sum(1)
+        dice = (2 * right + self.smooth_nr) / (2 * right + cost + self.smooth_dr)
+        return weighted_mean(1 - dice, kept.any(1))
