@@ -67,6 +67,10 @@ STUDY = Study.model_validate(
         },
     }
 )
+RELIABILITY = [
+    {"checkpoint": "best", "class": name, "bin": 14, "voxels": 8, "confidence": 1, "accuracy": 1}
+    for name in ("", "NA")
+]
 LEVEL = {
     "dice_ce": 0.8,
     "generalized_dice": 0.5,
@@ -89,11 +93,15 @@ def rows(level):
                     "case": case.name,
                     "subject": case.subject,
                     "class": name,
+                    "voxel_mm3": 2.0,
                     "reference_voxels": case.voxels[name],
                     "predicted_voxels": 5,
                     "tp": 1,
                     "fp": 1,
                     "fn": 1,
+                    "presence_log_odds": float(present),
+                    "ece": 0.1,
+                    "nll": 0.3,
                 } | dict.fromkeys(SCORES, score)
 
 
@@ -115,6 +123,7 @@ def out(tmp_path_factory):
                 },
                 curve=[(0, "validation", "loss", "", 1.0)],
                 cases=[] if failed else list(rows(LEVEL[loss])),
+                reliability=[] if failed else RELIABILITY,
                 predictions={} if failed else {c.name: c.array for c in Data().cases[3:]},
             )
             runs[loss, seed] = folder / loss / str(seed)
@@ -194,7 +203,66 @@ def test_absent_classes_are_an_endpoint_of_their_own(out):
     absent = files.read_table(out / "absent.csv").set_index(["loss", "checkpoint"])
     assert absent.loc[(FLOOR, "best"), "false_positive_rate"] == 0
     assert absent.loc[("dice_ce", "best"), "cases"] == 2
-    assert absent.loc[("dice_ce", "best"), "false_positive_rate"] == 1
+    row = absent.loc[("dice_ce", "best")]
+    assert row["false_positive_rate"] == 1
+    # 5 voxels of 2 mm^3 pass for a structure, the smallest of which has 2 voxels of 1 mm^3
+    assert (row["false_structure_rate"], row["false_positive_mm3"]) == (1, 10)
+    assert absent.loc[(FLOOR, "best"), "false_structure_rate"] == 0
+
+
+def test_a_false_positive_smaller_than_every_true_structure_is_not_taken_for_one():
+    dataset = pd.DataFrame({"split": "train", "class": ["a"], "smallest_mm3": [10.0]})
+    cases = pd.DataFrame(
+        {"class": "a", "seed": 1, "reference_voxels": [0, 0, 0, 7], "voxel_mm3": 2.0,
+         "predicted_voxels": [0, 4, 5, 9], "presence_log_odds": [-1.0, 0.0, 2.0, 1.0]}
+    )  # fmt: skip
+    row = tables._where_absent(cases, dataset).loc["a"]
+    assert row["cases"] == 3
+    assert row["false_positive_rate"] == pytest.approx(2 / 3)
+    assert row["false_structure_rate"] == pytest.approx(1 / 3)
+    assert row["false_positive_mm3"] == pytest.approx(6)
+    assert row["presence_auc"] == pytest.approx(2 / 3)
+
+
+def test_presence_is_told_by_runs_and_not_by_the_floor(out, summary):
+    absent = files.read_table(out / "absent.csv").set_index(["loss", "checkpoint"])
+    assert absent.loc[("dice_ce", "best"), "presence_auc"] == 1
+    assert absent.loc[(FLOOR, "best"), "presence_auc"] == 0.5
+    assert summary.loc["dice_ce", "presence_auc"] == 1
+    assert summary.loc["dice_ce", ["ece", "nll"]].tolist() == [0.1, 0.3]
+    assert math.isnan(summary.loc[FLOOR, "ece"])
+
+
+def test_a_study_in_which_no_class_is_absent_has_an_empty_table_with_its_columns(out):
+    cases = files.read_table(out / "cases.csv")
+    dataset = files.read_table(out / "dataset.csv")
+    table = tables._absent(cases[cases["reference_voxels"] > 0], dataset)
+    assert table.empty
+    assert list(table) == list(files.read_table(out / "absent.csv"))
+
+
+def test_divergence_has_a_rate_of_its_own(summary):
+    columns = ["divergence_rate", "divergence_rate_low", "divergence_rate_high"]
+    rate, low, high = summary.loc["generalized_dice", columns]
+    assert (rate, low < 0.5 < high) == (0.5, True)
+    assert summary.loc["dice_ce", "divergence_rate"] == 0
+    assert math.isnan(summary.loc["cross_entropy", "divergence_rate"])
+
+
+def test_the_collapse_table_names_the_classes(out):
+    table = files.read_table(out / "collapse.csv").set_index(["loss", "class"])
+    lost = table[table["collapsed"] > 0]
+    assert set(lost.index) == {
+        (loss, name) for loss in ("published_generalized_dice_graph", FLOOR) for name in CLASSES[1:]
+    }
+    assert table.loc[("dice_ce", "NA"), ["runs", "collapsed", "rate"]].tolist() == [2, 0, 0]
+    assert not any(table.index.get_level_values("loss") == "cross_entropy")
+
+
+def test_reliability_of_every_run_is_kept(out):
+    table = files.read_table(out / "reliability.csv")
+    assert set(table["class"]) == {"", "NA"}
+    assert table.groupby(["loss", "seed"]).size().eq(2).all()
 
 
 def test_the_data_set_table_counts_voxels_and_presence(out):
@@ -202,6 +270,7 @@ def test_the_data_set_table_counts_voxels_and_presence(out):
     assert dataset.loc[("all", "NA"), "prevalence"] == 7 / 8
     assert dataset.loc[("train", "1"), "voxel_fraction"] == pytest.approx(25 / 216)
     assert dataset.loc[("test", "1"), "cases"] == 5
+    assert dataset.loc[("train", "NA"), "smallest_mm3"] == 2
 
 
 def test_cost_is_that_of_the_runs_and_nothing_for_the_floor(out):

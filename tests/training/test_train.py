@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import losses
+from workflow import files
 from workflow.study import StudyError
 from workflow.training import train as module
 from workflow.training.train import Run, train
@@ -58,8 +59,28 @@ def test_a_run_leaves_whole_tables(study, prepared, splits, tmp_path):
     assert set(cases["checkpoint"]) == {"best", "last"}
     assert len(cases) == 2 * len(test) * 3
     assert (cases["tp"] + cases["fn"] == cases["reference_voxels"]).all()
+    # what is of the case and not of the class stands in each of its rows
+    assert (cases.groupby(["checkpoint", "case"])[["ece", "nll"]].nunique() == 1).all().all()
+    assert cases[["presence_log_odds", "voxel_mm3"]].notna().all().all()
     with np.load(tmp_path / "predictions.npz") as predictions:
         assert set(predictions) == test
+
+
+def test_reliability_of_the_top_label_and_of_each_class_covers_the_same_voxels(
+    study, prepared, splits, tmp_path
+):
+    *_, cases = run(study, prepared, splits, tmp_path)
+    table = files.read_table(tmp_path / "reliability.csv")
+    assert set(table["class"]) == {"", *prepared.classes[1:]}
+    voxels = table.groupby(["checkpoint", "class"])["voxels"].sum()
+    assert voxels.nunique() == 1
+    for column in ("confidence", "accuracy"):
+        assert table[column].between(0, 1).all()
+    # the share of a class in the boxes is that of its reference voxels
+    edema = table[(table["checkpoint"] == "best") & (table["class"] == "edema")]
+    chosen = cases[(cases["checkpoint"] == "best") & (cases["class"] == "edema")]
+    found = (edema["voxels"] * edema["accuracy"]).sum()
+    assert found == pytest.approx(chosen["reference_voxels"].sum())
 
 
 def test_the_same_seed_gives_the_same_tables(study, prepared, splits, tmp_path):

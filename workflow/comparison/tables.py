@@ -14,6 +14,7 @@ import losses
 from workflow import files
 from workflow.comparison import collapse, statistics
 from workflow.data.prepare import Prepared
+from workflow.evaluation.calibration import presence_auc
 from workflow.evaluation.metrics import score_case
 from workflow.study import FLOOR, Study
 
@@ -43,7 +44,8 @@ def write_all(
         ignore_index=True,
     )
     checkpoint = study.comparison.checkpoint
-    run_table = _runs(status, cases[cases["checkpoint"] == checkpoint], prepared)
+    reported = cases[cases["checkpoint"] == checkpoint]
+    run_table = _runs(status, reported, prepared)
     dataset = _dataset(prepared, splits)
     summary = pd.concat(
         [_summary(study, run_table, cases, prepared, dataset, c) for c in ("best", "last")],
@@ -62,7 +64,11 @@ def write_all(
         "cases": cases,
         "summary": summary,
         "comparisons": _comparisons(study, cases, dataset),
-        "absent": _absent(cases),
+        "absent": _absent(cases, dataset),
+        "collapse": collapse.class_rates(reported, study.comparison.confidence),
+        "reliability": pd.concat(
+            [files.read_table(f / "reliability.csv") for f in folders], ignore_index=True
+        ),
         "cost": _cost(run_table),
     }
     for name, table in tables.items():
@@ -172,6 +178,7 @@ def _dataset(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
     for split in ("train", "validation", "test", "all"):
         chosen = [c for c in prepared.cases if split in ("all", split_of[c.name])]
         voxels = np.array([[c.voxels[name] for name in prepared.classes] for c in chosen])
+        volumes = voxels * [[math.prod(c.spacing)] for c in chosen]
         for index, name in enumerate(prepared.classes):
             rows.append(
                 {
@@ -183,6 +190,7 @@ def _dataset(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
                     "subjects": len({c.subject for c in chosen}),
                     "voxel_fraction": voxels[:, index].sum() / voxels.sum(),
                     "prevalence": (voxels[:, index] > 0).mean(),
+                    "smallest_mm3": volumes[voxels[:, index] > 0, index].min(initial=math.inf),
                 }
             )
     table = pd.DataFrame(rows)
@@ -211,6 +219,7 @@ def _summary(
             | _identity(study, label)
             | _outcomes(its_runs, confidence)
             | _scores(of_loss, prepared.classes[1:], rarest, confidence)
+            | _overall(of_loss, dataset)
             | {"seconds_per_step": its_runs["seconds_per_step"].median()}
         )
     table = pd.DataFrame(rows)
@@ -242,7 +251,9 @@ def corrected_label(study: Study, label: str) -> str | None:
 def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
     finished = runs[runs["status"] != "failed"]
     collapsed = int(finished["collapsed"].astype(bool).sum())
+    diverged = int((finished["status"] == "diverged").sum())
     low, high = statistics.wilson(collapsed, len(finished), confidence)
+    diverged_low, diverged_high = statistics.wilson(diverged, len(finished), confidence)
     return {
         "runs": len(runs),
         **{
@@ -254,6 +265,9 @@ def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
         "collapse_rate_high": high,
         "partial": int((finished["collapse"] == "partial").sum()),
         "total": int((finished["collapse"] == "total").sum()),
+        "divergence_rate": diverged / len(finished) if len(finished) else math.nan,
+        "divergence_rate_low": diverged_low,
+        "divergence_rate_high": diverged_high,
     }
 
 
@@ -270,16 +284,28 @@ def _scores(
     for name in classes:
         interval(f"dice_{name}", "rarest_dice", cases, name)
     interval("rarest_dice", "rarest_dice", cases, rarest)
-    present, absent = cases[cases["reference_voxels"] > 0], cases[cases["reference_voxels"] == 0]
+    return row
+
+
+def _overall(cases: pd.DataFrame, dataset: pd.DataFrame) -> dict[str, float]:
+    """Means in which classes weigh the same whatever their number of cases."""
+    present = cases[cases["reference_voxels"] > 0]
     # nothing predicted leaves precision undefined; leaving it out would reward a lost class
     present = present.fillna({"precision": 0.0})
-    # classes weigh the same whatever their number of cases
-    by_class = present.groupby("class")[["nsd", "hd95", "sensitivity", "precision", "volume_error"]]
-    means = by_class.mean().mean()
-    row |= {"mean_nsd": means["nsd"], "mean_hd95": means["hd95"]}
-    row |= {name: means[name] for name in ("sensitivity", "precision", "volume_error")}
-    row["absent_false_positive_rate"] = (absent["predicted_voxels"] > 0).mean()
-    return row
+    scores = ["iou", "nsd", "hd95", "sensitivity", "precision", "volume_error"]
+    means = present.groupby("class")[scores].mean().mean()
+    absent = _where_absent(cases, dataset).mean()
+    # the rows of a case's classes hold the same value, so rows weigh as cases do
+    return {
+        **{f"mean_{name}": means[name] for name in ("nsd", "hd95", "iou")},
+        **{name: means[name] for name in ("sensitivity", "precision", "volume_error")},
+        "absent_false_positive_rate": absent["false_positive_rate"],
+        "absent_false_structure_rate": absent["false_structure_rate"],
+        "absent_false_positive_mm3": absent["false_positive_mm3"],
+        "presence_auc": absent["presence_auc"],
+        "ece": cases["ece"].mean(),
+        "nll": cases["nll"].mean(),
+    }
 
 
 def _tiers(summary: pd.DataFrame, cases: pd.DataFrame, rarest: str, confidence: float) -> list[str]:
@@ -377,15 +403,46 @@ def _comparisons(study: Study, cases: pd.DataFrame, dataset: pd.DataFrame) -> pd
     return table
 
 
-def _absent(cases: pd.DataFrame) -> pd.DataFrame:
+def _where_absent(cases: pd.DataFrame, dataset: pd.DataFrame) -> pd.DataFrame:
+    """What one loss and checkpoint predicts where a class is not; a row for each such class.
+
+    A *false structure* is a false positive at least as large as the class is in any training case
+    that has it: it could pass for the class, which a stray voxel cannot. ``presence_auc`` is the
+    mean over runs.
+    """
+    train = dataset[dataset["split"] == "train"].set_index("class")
+    rows = {}
+    for name, of_class in cases.groupby("class", sort=False):
+        absent = of_class[of_class["reference_voxels"] == 0]
+        if absent.empty:
+            continue
+        volume = absent["predicted_voxels"] * absent["voxel_mm3"]
+        rows[name] = {
+            "cases": len(absent),
+            "false_positive_rate": (absent["predicted_voxels"] > 0).mean(),
+            "false_structure_rate": (volume >= train.loc[name, "smallest_mm3"]).mean(),
+            "false_positive_voxels": absent["predicted_voxels"].mean(),
+            "false_positive_mm3": volume.mean(),
+            "presence_auc": np.mean(
+                [
+                    presence_auc(run["presence_log_odds"], run["reference_voxels"] > 0)
+                    for _, run in of_class.groupby("seed")
+                ]
+            ),
+        }
+    columns = (
+        "cases", "false_positive_rate", "false_structure_rate", "false_positive_voxels",
+        "false_positive_mm3", "presence_auc",
+    )  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("class")
+
+
+def _absent(cases: pd.DataFrame, dataset: pd.DataFrame) -> pd.DataFrame:
     """What was predicted where the class is not: an endpoint of its own."""
-    absent = cases[cases["reference_voxels"] == 0]
-    by_class = absent.groupby(["dataset", "loss", "checkpoint", "class"], sort=False)
-    return by_class["predicted_voxels"].agg(
-        cases="size",
-        false_positive_rate=lambda voxels: (voxels > 0).mean(),
-        false_positive_voxels="mean",
-    ).reset_index()  # fmt: skip
+    key = ["dataset", "loss", "checkpoint"]
+    by_loss = cases.groupby(key, sort=False)
+    tables = {group: _where_absent(rows, dataset) for group, rows in by_loss}
+    return pd.concat(tables, names=key).reset_index()
 
 
 def _cost(runs: pd.DataFrame) -> pd.DataFrame:

@@ -5,23 +5,19 @@ Rules for empty masks, decided before any library is called:
 - class in the reference: every score is defined; a structure that is missed altogether has
   Dice, IoU, sensitivity and NSD 0, and HD95 is the length of the image's diagonal;
 - class not in the reference: the scores are not defined (NaN) and what was predicted is an
-  endpoint of its own (``predicted_voxels``, ``fp``), so that a mean can hide nothing.
+  endpoint of its own (``predicted_voxels`` times ``voxel_mm3``), so that a mean can hide nothing.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-with warnings.catch_warnings():
-    # surface-distance 0.1 writes a Windows path with backslashes into a docstring
-    warnings.simplefilter("ignore", SyntaxWarning)
-    import surface_distance
+from workflow.evaluation.surfaces import surface_scores
 
 NAN = float("nan")
+COUNTS = ("voxel_mm3", "reference_voxels", "predicted_voxels", "tp", "fp", "fn")
 SCORES = ("dice", "iou", "sensitivity", "precision", "nsd", "hd95", "volume_error")
 
 
@@ -37,8 +33,10 @@ def score_case(
 
     ``prediction`` and ``reference``: integer label maps (x, y, z); ``spacing`` in mm;
     ``nsd_tolerance`` in mm. ``hd95`` is in mm, ``volume_error`` is
-    (predicted - reference) / reference, the others lie in 0..1.
+    (predicted - reference) / reference, the other scores lie in 0..1; ``voxel_mm3`` is the volume
+    of a voxel, which turns counts into mm^3.
     """
+    volume = {"voxel_mm3": float(np.prod(spacing))}
     rows = []
     for index, counts in enumerate(confusion_counts(prediction, reference, len(classes))):
         if index == 0:
@@ -48,7 +46,7 @@ def score_case(
             surface = surface_scores(
                 prediction == index, reference == index, spacing, nsd_tolerance
             )
-        rows.append({"class": classes[index]} | counts | _scores(counts, *surface))
+        rows.append({"class": classes[index]} | volume | counts | _scores(counts, *surface))
     return rows
 
 
@@ -92,25 +90,3 @@ def _scores(counts: dict[str, int], nsd: float, hd95: float) -> dict[str, float]
         "hd95": hd95,
         "volume_error": (fp - fn) / (tp + fn),
     }
-
-
-def surface_scores(
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    spacing: Sequence[float],
-    tolerance: float,
-) -> tuple[float, float]:
-    """Normalised surface Dice at ``tolerance`` and 95th percentile Hausdorff distance, in mm.
-
-    ``reference`` is not empty. Nikolov et al. 2018, arXiv:1809.04430, by ``surface-distance``.
-    """
-    if not prediction.any():
-        extent = np.array(reference.shape) * np.array(spacing, dtype=float)
-        return 0.0, float(math.sqrt((extent**2).sum()))
-    distances = surface_distance.compute_surface_distances(
-        reference, prediction, tuple(float(s) for s in spacing)
-    )
-    return (
-        float(surface_distance.compute_surface_dice_at_tolerance(distances, tolerance)),
-        float(surface_distance.compute_robust_hausdorff(distances, 95)),
-    )

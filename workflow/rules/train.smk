@@ -22,6 +22,7 @@ rule train:
     output:
         curve=f"{RUN}/curve.csv",
         cases=f"{RUN}/cases.csv",
+        reliability=f"{RUN}/reliability.csv",
         predictions=f"{RUN}/predictions.npz",
         status=f"{RUN}/status.json",
     log:

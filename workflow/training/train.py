@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,8 @@ import torch
 from workflow import files, provenance
 from workflow.data.patches import PatchSampler
 from workflow.data.prepare import Prepared
-from workflow.evaluation.metrics import SCORES, confusion_counts, dice, score_case
+from workflow.evaluation.calibration import BINS, CERTAINTY, certainty
+from workflow.evaluation.metrics import COUNTS, SCORES, confusion_counts, dice, score_case
 from workflow.evaluation.predict import label_map, predict
 from workflow.study import RunSettings
 from workflow.training import network as networks
@@ -34,10 +35,8 @@ from workflow.training import objective
 LOG = logging.getLogger("rareclass")
 
 CURVE_COLUMNS = ("step", "split", "quantity", "class", "value")
-CASE_COLUMNS = (
-    "checkpoint", "case", "subject", "class", "reference_voxels", "predicted_voxels",
-    "tp", "fp", "fn", *SCORES,
-)  # fmt: skip
+CASE_COLUMNS = ("checkpoint", "case", "subject", "class", *COUNTS, *SCORES, *CERTAINTY)
+RELIABILITY_COLUMNS = ("checkpoint", "class", "bin", "voxels", "confidence", "accuracy")
 
 
 class LossFailed(Exception):
@@ -84,16 +83,20 @@ class Record:
     status: dict[str, object] = field(default_factory=dict)
     curve: list[tuple] = field(default_factory=list)
     cases: list[dict] = field(default_factory=list)
+    reliability: list[dict] = field(default_factory=list)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, out: Path, key: dict[str, object]) -> None:
-        """``curve.csv``, ``cases.csv``, ``predictions.npz``, and ``status.json`` last."""
-        curve = pd.DataFrame(self.curve, columns=CURVE_COLUMNS)
-        cases = pd.DataFrame(self.cases, columns=CASE_COLUMNS)
-        for table, name in ((curve, "curve.csv"), (cases, "cases.csv")):
+        """Three tables, ``predictions.npz``, and ``status.json`` last."""
+        for name, rows, columns in (
+            ("curve", self.curve, CURVE_COLUMNS),
+            ("cases", self.cases, CASE_COLUMNS),
+            ("reliability", self.reliability, RELIABILITY_COLUMNS),
+        ):
+            table = pd.DataFrame(rows, columns=columns)
             for position, (column, value) in enumerate(key.items()):
                 table.insert(position, column, value)
-            files.write_table(out / name, table)
+            files.write_table(out / f"{name}.csv", table)
         with files.replacing(out / "predictions.npz") as temporary:
             np.savez_compressed(temporary, **self.predictions)
         files.write_json(out / "status.json", key | self.status)
@@ -102,7 +105,7 @@ class Record:
 def train(
     settings: RunSettings, prepared: Prepared, splits: pd.DataFrame, run: Run, out: Path
 ) -> str:
-    """Trains and scores one run, writes its four files to ``out`` and returns its status.
+    """Trains and scores one run, writes its files to ``out`` and returns its status.
 
     ``ok``; ``diverged`` when the loss or its gradient became non-finite; ``failed`` when the
     loss raised: the reason is in ``status.json``, the traceback in the log. Anything else raises,
@@ -327,29 +330,36 @@ class Trainer:
             if step not in scored:
                 self.network.load_state_dict(weights)
                 scored[step] = self._score_test()
-            rows, predictions = scored[step]
+            rows, reliability, predictions = scored[step]
             self.record.cases += [{"checkpoint": checkpoint} | row for row in rows]
+            self.record.reliability += [{"checkpoint": checkpoint} | row for row in reliability]
             if checkpoint == self.settings.checkpoint:
                 self.record.predictions = predictions
         self.seconds["evaluation"] = time.perf_counter() - started
         self.record.status["evaluation_seconds"] = self.seconds["evaluation"]
 
-    def _score_test(self) -> tuple[list[dict], dict[str, np.ndarray]]:
-        rows, predictions = [], {}
+    def _score_test(self) -> tuple[list[dict], list[dict], dict[str, np.ndarray]]:
+        """Rows of ``cases.csv`` and of ``reliability.csv``, and the label maps."""
+        classes, rows, predictions = self.prepared.classes, [], {}
+        table = np.zeros((len(classes), BINS, 3))
         for case, logits in self._predictions("test"):
-            predicted = label_map(logits)
+            predicted, reference = label_map(logits), np.array(self.prepared.label(case))
             predictions[case.name] = predicted
+            scores = score_case(
+                predicted,
+                reference,
+                classes=classes,
+                spacing=case.spacing,
+                nsd_tolerance=self.settings.evaluation.nsd_tolerance,
+            )
+            sure, counted = certainty(logits, reference)
+            table += counted
             rows += [
-                {"case": case.name, "subject": case.subject} | row
-                for row in score_case(
-                    predicted,
-                    self.prepared.label(case),
-                    classes=self.prepared.classes,
-                    spacing=case.spacing,
-                    nsd_tolerance=self.settings.evaluation.nsd_tolerance,
-                )
+                {"case": case.name, "subject": case.subject} | score | certain
+                for score, certain in zip(scores, sure, strict=True)
             ]
-        return rows, predictions
+        # the background's place is taken by the top label, which is of no class
+        return rows, _reliability_rows(("", *classes[1:]), table), predictions
 
     def _note(self, split: str, quantity: str, name: str, value: float) -> None:
         self.record.curve.append((self.step, split, quantity, name, float(value)))
@@ -370,6 +380,22 @@ class Trainer:
             score,
             "-" if math.isnan(left) else f"{left:.0f} s",
         )
+
+
+def _reliability_rows(names: Sequence[str], table: np.ndarray) -> list[dict]:
+    """Bins that hold a voxel; ``accuracy`` is the share of hits."""
+    return [
+        {
+            "class": name,
+            "bin": index,
+            "voxels": int(voxels),
+            "confidence": confidence / voxels,
+            "accuracy": hits / voxels,
+        }
+        for name, bins in zip(names, table, strict=True)
+        for index, (voxels, confidence, hits) in enumerate(bins)
+        if voxels
+    ]
 
 
 def _schedule(optimizer, kind: str, peak: float, steps: int):
