@@ -17,6 +17,7 @@ TEXT_COLUMNS = (
     *("against", "axis", "case", "checkpoint", "class", "collapse", "collapsed_classes", "commit"),
     *("contrast", "dataset", "endpoint", "family", "key", "kind", "loss", "name", "quantity"),
     *("reason", "role", "split", "status", "subject", "tier", "torch", "twin"),
+    *("aspect", "rule", "verdict"),
 )
 """Columns that hold names or words in every table, also where a name looks like a number."""
 

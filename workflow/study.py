@@ -150,6 +150,7 @@ class Comparison(Section):
     checkpoint: Literal["best", "last"] = "best"
     reference_loss: str = "dice_ce"
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    margin: Positive = Field(0.02, description="losses within it are called equivalent, in Dice")
 
 
 def _loss_schema(schema: dict[str, Any]) -> None:

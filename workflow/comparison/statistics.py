@@ -1,7 +1,8 @@
-"""Statistics as pure functions on plain arrays; nothing here knows of losses or files.
+"""Means and paired differences of seeds x cases, as pure functions on plain arrays.
 
-Scores of one loss form a matrix (seeds, cases). Seeds and cases are crossed random factors: the
-same cases are scored for every seed, so seeds x cases values are never counted as independent.
+Scores of one loss, or differences of two, form a matrix (seeds, cases). Seeds and cases are
+crossed random factors: the same cases are scored for every seed, so seeds x cases values are
+never counted as independent. Nothing here knows of losses or files.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+
+POWER = 0.8
+"""Power at which the minimum detectable difference and the smallest margin are stated."""
 
 
 class Estimate(NamedTuple):
@@ -24,56 +28,218 @@ class Estimate(NamedTuple):
     high: float
     degrees_of_freedom: float
     p: float
+    standard_error: float
 
 
-UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan, math.nan)
+UNKNOWN = Estimate(*(math.nan,) * 6)
+
+
+class Components(NamedTuple):
+    """Standard deviations of the crossed model: of seeds, of cases, and what is left."""
+
+    seed: float
+    case: float
+    residual: float
+
+
+class Equivalence(NamedTuple):
+    """Two one-sided tests of "the difference lies within +- margin"."""
+
+    p: float
+    low: float
+    high: float
+    smallest_margin: float
+
+    def verdict(self, margin: float, level: float) -> str:
+        """``equivalent``, ``not shown``, or ``margin too small`` for this study to show it."""
+        if math.isnan(self.p):
+            return ""
+        if margin < self.smallest_margin:
+            return "margin too small"
+        return "equivalent" if self.p < level else "not shown"
+
+
+def complete(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the seeds, cases and losses of the largest block without a gap.
+
+    ``scores`` (seeds, cases, losses) hold NaN where a run is missing (a whole seed of a loss) or
+    a case has no score. Losses may have different seeds: of the sets of seeds that some loss has,
+    the one is taken that keeps most runs (losses x seeds). A case stays if all those have it.
+    """
+    ran = ~np.isnan(scores).all(axis=1)
+    kept_runs = [(mine.sum() * ran[mine].all(axis=0).sum(), mine) for mine in ran.T]
+    most, seeds = max(kept_runs, key=lambda found: found[0], default=(0, None))
+    if not most:
+        return (np.empty(0, int),) * 3
+    losses = ran[seeds].all(axis=0)
+    cases = ~np.isnan(scores[seeds][:, :, losses]).any(axis=(0, 2))
+    return np.flatnonzero(seeds), np.flatnonzero(cases), np.flatnonzero(losses)
 
 
 def crossed_mean(scores: np.ndarray, confidence: float = 0.95) -> Estimate:
     """Mean of a (seeds, cases) matrix under a crossed random-effects model.
 
     With mean squares MS of seeds (S levels), cases (C levels) and residual, the variance of the
-    grand mean is (MS_seed + MS_case - MS_residual) / (S C), not below either factor's own part;
-    its degrees of freedom are Satterthwaite's. With one seed (or one case) the interval covers
-    the other factor only, with neither it is unknown (NaN). NaN scores are refused.
+    grand mean is (MS_seed + MS_case - MS_residual) / (S C); a factor whose mean square is below
+    the residual's has no variance and drops out. Its t has degrees of freedom between the two
+    factors': 1 / df = w / (S - 1) + (1 - w) / (C - 1), where w is the share of seeds in the
+    variance of seeds and cases. Satterthwaite's rule, which weights with w^2, takes w for known;
+    estimated from 3 seeds, w is too uncertain for that. Coverage of the 95 % interval
+    (200,000 simulated studies, 50 cases, SD of cases and residual .06):
+
+    ==============  =====  =====  =====  =====  =====
+    seed SD             0   .005    .01    .02    .03
+    ==============  =====  =====  =====  =====  =====
+    3 seeds          96.1   96.0   95.5   94.5   94.0
+    4 seeds          95.8   95.8   95.7   95.4   95.2
+    6 seeds          95.5   95.5   95.5   95.8   95.8
+    Satterthwaite,
+    3 seeds          96.1   95.9   95.3   93.8   92.8
+    ==============  =====  =====  =====  =====  =====
+
+    Where the cases hardly differ (SD .02) it is 92.9 to 97 with 3 seeds; two seeds are too few
+    (down to 88). Far in the tail, where Holm's correction of many losses looks, 3 seeds are
+    anticonservative: see ``holm``.
+
+    With one seed (or one case) the interval covers the other factor only, with neither it is
+    unknown (NaN). NaN scores are refused; leading axes of ``scores`` are kept.
 
     Satterthwaite 1946, doi:10.2307/3002019.
     """
     scores = np.asarray(scores, dtype=float)
-    if scores.ndim != 2:
+    if scores.ndim < 2:
         raise ValueError(f"scores must be (seeds, cases), their shape is {scores.shape}")
     if np.isnan(scores).any():
-        raise ValueError("scores hold NaN; drop cases without the class before")
+        raise ValueError("scores hold NaN; take a complete block before")
     if scores.size == 0:
         return UNKNOWN
-    seeds, cases = scores.shape
-    mean = float(scores.mean())
+    mean = scores.mean(axis=(-2, -1))
+    seeds, cases = scores.shape[-2:]
     if seeds == 1 and cases == 1:
-        return UNKNOWN._replace(mean=mean)
+        return UNKNOWN._replace(mean=_plain(mean))
     if seeds == 1 or cases == 1:
-        return _student(mean, scores.var(ddof=1) / scores.size, scores.size - 1, confidence)
-    by_seed, by_case = scores.mean(axis=1), scores.mean(axis=0)
-    ms_seed, df_seed = cases * by_seed.var(ddof=1), seeds - 1
-    ms_case, df_case = seeds * by_case.var(ddof=1), cases - 1
-    residual = scores - by_seed[:, None] - by_case[None, :] + mean
-    df_residual = df_seed * df_case
-    ms_residual = (residual**2).sum() / df_residual
-    # a factor whose mean square is below the residual's has an estimated variance of 0: drop it
-    terms = [(ms_seed, df_seed), (ms_case, df_case), (-ms_residual, df_residual)]
-    if ms_seed <= ms_residual or ms_case <= ms_residual:
-        terms = [max(terms[0], terms[1])]
-    total = sum(ms for ms, _ in terms)
-    freedom = total**2 / sum(ms**2 / df for ms, df in terms) if total else math.nan
-    return _student(mean, total / scores.size, freedom, confidence)
+        variance = scores.var(axis=(-2, -1), ddof=1)
+        freedom = np.full_like(mean, seeds * cases - 1)
+    else:
+        ms_seed, ms_case, ms_residual = _mean_squares(scores)
+        by_seed = np.maximum(ms_seed - ms_residual, 0)
+        by_case = np.maximum(ms_case - ms_residual, 0)
+        factors = by_seed + by_case
+        none = factors == 0
+        variance = np.where(none, np.maximum(ms_seed, ms_case), factors + ms_residual)
+        share = np.where(none, ms_seed > ms_case, by_seed / np.where(none, 1, factors))
+        freedom = 1 / (share / (seeds - 1) + (1 - share) / (cases - 1))
+    error = np.sqrt(variance / (seeds * cases))
+    half = error * special.stdtrit(freedom, (1 + confidence) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = np.where(
+            error > 0,
+            2 * special.stdtr(freedom, -np.abs(mean) / error),
+            np.where(mean == 0, 1.0, 0.0),
+        )
+    return Estimate(*map(_plain, (mean, mean - half, mean + half, freedom, p, error)))
 
 
-def _student(mean: float, variance: float, freedom: float, confidence: float) -> Estimate:
-    error = math.sqrt(variance)
-    if error == 0:
-        return Estimate(mean, mean, mean, freedom, 1.0 if mean == 0 else 0.0)
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
-    p = 2 * stats.t.sf(abs(mean) / error, freedom)
-    return Estimate(mean, mean - half, mean + half, freedom, float(p))
+def _mean_squares(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean squares of seeds, cases and residual; two levels or more of each."""
+    seeds, cases = scores.shape[-2:]
+    by_seed = scores.mean(axis=-1, keepdims=True)
+    by_case = scores.mean(axis=-2, keepdims=True)
+    residual = scores - by_seed - by_case + by_seed.mean(axis=-2, keepdims=True)
+    return (
+        cases * by_seed[..., 0].var(axis=-1, ddof=1),
+        seeds * by_case[..., 0, :].var(axis=-1, ddof=1),
+        (residual**2).sum(axis=(-2, -1)) / ((seeds - 1) * (cases - 1)),
+    )
+
+
+def _plain(values: np.ndarray) -> float | np.ndarray:
+    """A float where there is one value."""
+    return float(values) if np.ndim(values) == 0 else values
+
+
+def components(scores: np.ndarray) -> Components:
+    """Standard deviations of seeds, cases and residual in a (seeds, cases) matrix.
+
+    From the expected mean squares, negative variances set to 0; NaN with a single seed or case.
+    """
+    if min(scores.shape) < 2:
+        return Components(math.nan, math.nan, math.nan)
+    seeds, cases = scores.shape
+    ms_seed, ms_case, ms_residual = map(float, _mean_squares(scores))
+    return Components(
+        math.sqrt(max(ms_seed - ms_residual, 0) / cases),
+        math.sqrt(max(ms_case - ms_residual, 0) / seeds),
+        math.sqrt(ms_residual),
+    )
+
+
+def detectable_difference(estimate: Estimate, confidence: float = 0.95) -> float:
+    """True difference that a study with this standard error finds with a power of 80 %.
+
+    The shift of a noncentral t whose upper tail beyond the two-sided critical value is the power.
+    """
+    freedom = estimate.degrees_of_freedom
+    critical = special.stdtrit(freedom, (1 + confidence) / 2)
+    return float(special.nctdtrinc(freedom, 1 - POWER, critical)) * estimate.standard_error
+
+
+def equivalence(estimate: Estimate, margin: float, confidence: float = 0.95) -> Equivalence:
+    """Two one-sided tests at level 1 - ``confidence`` that the difference is within +- margin.
+
+    ``low`` and ``high`` are the interval that these tests invert (90 % at a confidence of 95 %):
+    it lies within the margins if both reject. ``smallest_margin`` is the least margin at which a
+    study with this standard error claims the equivalence of equal losses with a power of 80 %;
+    each of the two tests may then fail with a probability of 10 %.
+
+    Schuirmann 1987, doi:10.1007/BF01068419.
+    """
+    mean, error, freedom = estimate.mean, estimate.standard_error, estimate.degrees_of_freedom
+    critical = special.stdtrit(freedom, confidence)
+    smallest = float(special.nctdtrinc(freedom, (1 - POWER) / 2, critical)) * error
+    if error > 0:
+        p = float(special.stdtr(freedom, (abs(mean) - margin) / error))
+    else:  # NaN stays NaN
+        p = error if math.isnan(error) else float(abs(mean) >= margin)
+    half = float(critical) * error
+    return Equivalence(p, mean - half, mean + half, smallest)
+
+
+def improvement(differences: np.ndarray, confidence: float = 0.95) -> Estimate:
+    """Probability that a run scores higher on a case than its partner: P(d > 0) + P(d = 0) / 2.
+
+    ``differences`` (seeds, cases) are paired, unlike rliable's probability of improvement. The
+    interval is Wilson's with the t of ``crossed_mean`` and the number of independent values that
+    would have its standard error; without any spread the cases alone are counted. ``p`` is that
+    of "the probability is 1/2".
+    """
+    wins = (np.sign(differences) + 1) / 2
+    estimate = crossed_mean(wins - 0.5, confidence)
+    if not estimate.degrees_of_freedom > 0:
+        return UNKNOWN
+    probability, spread = estimate.mean + 0.5, estimate.standard_error**2
+    cases = differences.shape[-1]
+    size = probability * (1 - probability) / spread if spread else cases
+    quantile = stats.t.ppf((1 + confidence) / 2, estimate.degrees_of_freedom)
+    shrink = quantile**2 / size
+    centre = (probability + shrink / 2) / (1 + shrink)
+    half = math.sqrt(shrink * probability * (1 - probability) + shrink**2 / 4) / (1 + shrink)
+    return estimate._replace(mean=probability, low=centre - half, high=centre + half)
+
+
+def wilcoxon_on_averages(differences: np.ndarray) -> float:
+    """p of Wilcoxon's signed-rank test on differences (seeds, cases) averaged over seeds.
+
+    It speaks of further cases for *these* seeds only: at 3 seeds whose standard deviation is .02
+    to .03 (cases and residual .06, 50 cases), 20 to 31 % of its claims about further seeds
+    are false.
+    """
+    if differences.size == 0:
+        return math.nan
+    averages = differences.mean(axis=0)
+    if not averages.any():
+        return 1.0
+    return float(stats.wilcoxon(averages).pvalue)
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -86,7 +252,12 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's step-down adjustment; NaN stays NaN and does not count."""
+    """Holm's step-down adjustment; NaN stays NaN and does not count.
+
+    It needs each p to hold far in the tail. With 5 seeds those of ``crossed_mean`` do; with 3
+    seeds whose standard deviation is .02 (cases and residual .06) a family of 10 to 22
+    equal losses holds a false claim in 11 to 14 % of the studies instead of 5 %.
+    """
     p = np.asarray(p, dtype=float)
     adjusted = np.full(p.shape, math.nan)
     known = ~np.isnan(p)

@@ -12,7 +12,8 @@ import pandas as pd
 
 import losses
 from workflow import files
-from workflow.comparison import collapse, statistics
+from workflow.comparison import collapse, contrasts, rankings, statistics
+from workflow.comparison.arrays import score_array
 from workflow.data.prepare import Prepared
 from workflow.evaluation.calibration import presence_auc
 from workflow.evaluation.metrics import score_case
@@ -63,13 +64,14 @@ def write_all(
         ),
         "cases": cases,
         "summary": summary,
-        "comparisons": _comparisons(study, cases, dataset),
         "absent": _absent(cases, dataset),
         "collapse": collapse.class_rates(reported, study.comparison.confidence),
         "reliability": pd.concat(
             [files.read_table(f / "reliability.csv") for f in folders], ignore_index=True
         ),
         "cost": _cost(run_table),
+        **contrasts.tables(study, cases, rarest_class(dataset)),
+        **rankings.tables(study, cases, rarest_class(dataset)),
     }
     for name, table in tables.items():
         files.write_table(out / f"{name}.csv", table)
@@ -92,18 +94,6 @@ def cards(study: Study) -> list[dict]:
 def rarest_class(dataset: pd.DataFrame) -> str:
     """The foreground class with the fewest voxels in the training cases."""
     return next(iter(dataset.loc[dataset["rarest"], "class"]))
-
-
-def case_scores(cases: pd.DataFrame, endpoint: str, rarest: str) -> pd.DataFrame:
-    """Score matrix (seed x case) of one loss and checkpoint.
-
-    ``mean_dice``: mean Dice over the foreground classes present in the case; ``rarest_dice``:
-    Dice of the rarest class, over the cases that have it. Cases without either are dropped.
-    """
-    if endpoint == "rarest_dice":
-        cases = cases[cases["class"] == rarest]
-    present = cases.dropna(subset=["dice"])
-    return present.pivot_table(index="seed", columns="case", values="dice", aggfunc="mean")
 
 
 def _floor_cases(study: Study, prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
@@ -218,7 +208,7 @@ def _summary(
             {"dataset": prepared.name, "loss": label, "checkpoint": checkpoint}
             | _identity(study, label)
             | _outcomes(its_runs, confidence)
-            | _scores(of_loss, prepared.classes[1:], rarest, confidence)
+            | _scores(label, of_loss, prepared.classes[1:], rarest, confidence)
             | _overall(of_loss, dataset)
             | {"seconds_per_step": its_runs["seconds_per_step"].median()}
         )
@@ -235,17 +225,8 @@ def _identity(study: Study, label: str) -> dict[str, object]:
         "name": study.losses[label].name,
         "family": card.family,
         "published": card.published,
-        "twin": corrected_label(study, label) or "",
+        "twin": contrasts.corrected_label(study, label) or "",
     }
-
-
-def corrected_label(study: Study, label: str) -> str | None:
-    """The label of the corrected twin of a published or historic loss, if the study holds one."""
-    card = losses.card(study.losses[label].name)
-    if not isinstance(card.twin, str):
-        return None
-    twins = [other for other, entry in study.losses.items() if entry.name == card.twin]
-    return card.twin if card.twin in twins else next(iter(twins), None)
 
 
 def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
@@ -272,18 +253,20 @@ def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
 
 
 def _scores(
-    cases: pd.DataFrame, classes: Sequence[str], rarest: str, confidence: float
+    label: str, cases: pd.DataFrame, classes: Sequence[str], rarest: str, confidence: float
 ) -> dict[str, float]:
     row: dict[str, float] = {}
 
-    def interval(name: str, endpoint: str, rows: pd.DataFrame, rare: str) -> None:
-        estimate = statistics.crossed_mean(case_scores(rows, endpoint, rare).to_numpy(), confidence)
+    def interval(name: str, endpoint: str, of_class: str) -> None:
+        scores = score_array(cases, endpoint, of_class, [label])
+        block = scores[np.ix_(*statistics.complete(scores))]
+        estimate = statistics.crossed_mean(block.reshape(block.shape[:2]), confidence)
         row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate[:3]
 
-    interval("mean_dice", "mean_dice", cases, rarest)
+    interval("mean_dice", "mean_dice", rarest)
     for name in classes:
-        interval(f"dice_{name}", "rarest_dice", cases, name)
-    interval("rarest_dice", "rarest_dice", cases, rarest)
+        interval(f"dice_{name}", "rarest_dice", name)
+    interval("rarest_dice", "rarest_dice", rarest)
     return row
 
 
@@ -309,26 +292,15 @@ def _overall(cases: pd.DataFrame, dataset: pd.DataFrame) -> dict[str, float]:
 
 
 def _tiers(summary: pd.DataFrame, cases: pd.DataFrame, rarest: str, confidence: float) -> list[str]:
-    """``collapsed``: in more than half of its runs; ``best``: not separable from the best mean.
-
-    Separable: the Holm-corrected p of the paired difference from the best loss is below
-    1 - confidence.
-    """
+    """``collapsed``: in more than half of its runs; ``best``: not separable from the best mean."""
     standing = summary[(summary["loss"] != FLOOR) & ~(summary["collapse_rate"] > 0.5)]
     standing = standing.dropna(subset=["mean_dice"])
     separable: set[str] = set()
     if len(standing):
         best = standing.loc[standing["mean_dice"].idxmax(), "loss"]
-        others = [label for label in standing["loss"] if label != best]
-        p = [
-            _difference(cases, label, best, "mean_dice", rarest, confidence)[0].p
-            for label in others
-        ]
-        separable = {
-            label
-            for label, adjusted in zip(others, statistics.holm(p), strict=True)
-            if adjusted < 1 - confidence
-        }
+        separable = contrasts.separable_from_best(
+            cases, list(standing["loss"]), best, rarest, confidence
+        )
     return [
         "floor" if label == FLOOR
         else "collapsed" if rate > 0.5
@@ -339,68 +311,6 @@ def _tiers(summary: pd.DataFrame, cases: pd.DataFrame, rarest: str, confidence: 
             summary["loss"], summary["mean_dice"], summary["collapse_rate"], strict=True
         )
     ]  # fmt: skip
-
-
-def _difference(
-    cases: pd.DataFrame, loss: str, against: str, endpoint: str, rarest: str, confidence: float
-) -> tuple[statistics.Estimate, int, int]:
-    """Paired difference loss - against over their common seeds and cases."""
-    a, b = (
-        case_scores(cases[cases["loss"] == label], endpoint, rarest) for label in (loss, against)
-    )
-    if loss == FLOOR:  # it has no seed of its own: the same for each
-        a = pd.DataFrame(0.0, index=b.index, columns=b.columns)
-    difference = (a - b).dropna(axis=0, how="all").dropna(axis=1, how="any")
-    seeds, count = difference.shape
-    return statistics.crossed_mean(difference.to_numpy(), confidence), seeds, count
-
-
-def _comparisons(study: Study, cases: pd.DataFrame, dataset: pd.DataFrame) -> pd.DataFrame:
-    """Every loss against the reference loss, every corrected loss against the published one."""
-    reference = study.comparison.reference_loss
-    pairs = [
-        ("reference", label, reference, "")
-        for label in (*study.losses, FLOOR)
-        if label != reference
-    ]
-    for label, entry in study.losses.items():
-        if twin := corrected_label(study, label):
-            pairs.append(("correction", twin, label, losses.card(entry.name).reason))
-    rarest = rarest_class(dataset)
-    rows = []
-    for checkpoint in ("best", "last"):
-        chosen = cases[cases["checkpoint"] == checkpoint]
-        for contrast, loss, against, reason in pairs:
-            for endpoint in ("mean_dice", "rarest_dice"):
-                estimate, seeds, count = _difference(
-                    chosen, loss, against, endpoint, rarest, study.comparison.confidence
-                )
-                rows.append(
-                    {
-                        "dataset": study.dataset.name,
-                        "checkpoint": checkpoint,
-                        "contrast": contrast,
-                        "loss": loss,
-                        "against": against,
-                        "endpoint": endpoint,
-                        "difference": estimate.mean,
-                        "low": estimate.low,
-                        "high": estimate.high,
-                        "p": estimate.p,
-                        "p_holm": math.nan,
-                        "seeds": seeds,
-                        "cases": count,
-                        "reason": reason,
-                    }
-                )
-    columns = (
-        "dataset", "checkpoint", "contrast", "loss", "against", "endpoint", "difference", "low",
-        "high", "p", "p_holm", "seeds", "cases", "reason",
-    )  # fmt: skip
-    table = pd.DataFrame(rows, columns=columns)
-    for _, family in table[table["loss"] != FLOOR].groupby(["checkpoint", "contrast", "endpoint"]):
-        table.loc[family.index, "p_holm"] = statistics.holm(family["p"])
-    return table
 
 
 def _where_absent(cases: pd.DataFrame, dataset: pd.DataFrame) -> pd.DataFrame:
