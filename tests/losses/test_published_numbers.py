@@ -91,6 +91,18 @@ def test_salehi_2017_tversky_index_with_alpha_plus_beta_one_is_f_beta():
     assert_close(tversky(logits, labels), f_beta(logits, labels))
 
 
+@pytest.mark.parametrize(("share", "published"), [(0.2, 0.975), (0.5, 0.909), (0.8, 0.714)])
+def test_sun_2023_boundary_dou_of_two_equal_areas(share, published):
+    """Figure 2, arXiv:2308.00220: alpha = .8, both areas 1, an overlap of .2, .5 and .8."""
+    area = 1000  # long against its two ends, so alpha is at its largest, .8
+    labels = torch.zeros(1, 4 * area, dtype=torch.long)
+    labels[0, area : 2 * area] = 1
+    prediction = labels.roll(round((1 - share) * area), 1)
+    loss = build("boundary_dou", classes=2, include_background=False)
+    value = loss(hard(prediction[0].tolist(), 2).double(), labels).item()
+    assert value == pytest.approx(published, abs=1e-3)
+
+
 # --- Keras ---------------------------------------------------------------------------------------
 
 KERAS_BINARY = torch.tensor([-18.6, 0.51, 2.94, -12.8], dtype=torch.float64)
