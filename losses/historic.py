@@ -397,8 +397,8 @@ class HistoricWassersteinDiceMonai(SegmentationLoss):
         value_range="[0, 1)",
         reason="What a foreground voxel earns is its distance to the background less W, times a "
         "weight that is that distance again. The 1 is right where every such distance is 1, as in "
-        "the authors' matrices; where one is less, a voxel of that class that is given up to the "
-        "background still earns 1 - M_y0, and as much as one of a class further away.",
+        "the authors' matrices; where one is less, a voxel of that class still earns 1 - M_y0 when "
+        "it is given up to the background, so that nothing found is not the worst value.",
         runs_as_is="Yes.",
     )
 

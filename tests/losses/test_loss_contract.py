@@ -48,6 +48,7 @@ FOREGROUND = {
     "generalized_wasserstein_dice": "only the other classes earn anything",
     "hausdorff_dt": "class 0 is left out by default",
     "hausdorff_erosion": "class 0 is left out by default",
+    "historic_generalized_wasserstein_dice_monai": "only the other classes earn anything",
 }
 # Losses that do not want certainty.
 CALIBRATED = {
