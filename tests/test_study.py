@@ -99,6 +99,7 @@ def test_every_key_is_explained():
         ({"losses": {"../x": {"name": "dice"}, "dice_ce": {}}}, "losses"),
         ({"losses": {"mine": {"name": "nowhere:Loss"}, "dice_ce": {}}}, "losses.mine: .*nowhere"),
         ({"comparison": {"reference_loss": "ce"}}, "reference_loss: 'ce' is no label"),
+        ({"comparison": {"margin": 0}}, "comparison.margin: .*greater than 0, got 0"),
         ({"dataset": {"source": "folder", "name": "x"}}, "needs the key 'root'"),
         ({"dataset": {"source": "decathlon", "name": "x"}}, "'task' and 'root'"),
         (

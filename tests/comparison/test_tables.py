@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from workflow import files
-from workflow.comparison import examples, tables
+from workflow.comparison import contrasts, examples, tables
 from workflow.evaluation.metrics import SCORES
-from workflow.study import FLOOR, Study
+from workflow.study import FLOOR, Loss, Study
 from workflow.training.train import Record
 
 # names that pandas would take for a number or for nothing
@@ -199,6 +199,137 @@ def test_holm_never_lowers_a_p_value(out):
     assert (comparisons["p_holm"] >= comparisons["p"] - 1e-12).all()
 
 
+def test_each_difference_states_what_the_study_could_have_found(out):
+    comparisons = files.read_table(out / "comparisons.csv").set_index(
+        ["checkpoint", "contrast", "endpoint", "loss"]
+    )
+    row = comparisons.loc[("best", "reference", "mean_dice", "generalized_dice")]
+    half = row["high"] - row["difference"]
+    assert half < row["minimum_detectable_difference"] < 4 * half
+    assert abs(row["difference"]) > row["minimum_detectable_difference"]
+    # both seeds were made up alike
+    assert row["seed_sd"] == row["residual_sd"] == 0
+    assert 0.003 < row["case_sd"] < 0.05
+    assert 0 < row["p_these_seeds"] <= row["p_these_seeds_holm"] < 0.3
+
+
+def test_the_probability_of_improvement_stands_beside_each_difference(out):
+    improvement = files.read_table(out / "improvement.csv")
+    keys = ["checkpoint", "contrast", "loss", "against", "endpoint"]
+    assert improvement[keys].equals(files.read_table(out / "comparisons.csv")[keys])
+    better = improvement[improvement["contrast"] == "correction"]
+    assert (better["probability"] == 1).all()
+    assert (better["low"] < 1).all()
+
+
+def test_equivalence_is_judged_for_every_pair_at_the_margin_of_the_study(out):
+    equivalence = files.read_table(out / "equivalence.csv")
+    assert len(equivalence) == 2 * 2 * math.comb(len(STUDY.losses), 2)
+    assert (equivalence["margin"] == STUDY.comparison.margin).all()
+    unknown = equivalence["loss"].eq("cross_entropy") | equivalence["against"].eq("cross_entropy")
+    assert (equivalence.loc[unknown, "verdict"] == "").all()
+    known = equivalence[~unknown]
+    told = known["verdict"] == "equivalent"
+    assert not told.any()  # the levels are far apart
+    small = known["margin"] < known["smallest_margin"]
+    assert (small == (known["verdict"] == "margin too small")).all()
+
+
+def test_ranks_are_those_of_the_losses_with_every_run(out):
+    ranks = files.read_table(out / "ranks.csv")
+    chosen = ranks[(ranks["checkpoint"] == "best") & (ranks["endpoint"] == "mean_dice")]
+    assert list(chosen["loss"]) == [
+        "dice_ce", "generalized_dice", "weighted_cross_entropy", "published_generalized_dice_graph",
+    ]  # fmt: skip
+    for column in ("rank", "mean_rank", "low", "median", "high"):
+        assert list(chosen[column]) == [1, 2, 3, 4], column
+    assert list(chosen["first"]) == [1, 0, 0, 0]
+    friedman = files.read_table(out / "friedman.csv").iloc[0]
+    assert (friedman["losses"], friedman["cases"], friedman["seeds"]) == (4, 5, 2)
+    assert friedman["p"] < 0.01
+
+
+def test_rankings_know_which_metrics_are_better_when_lower(out):
+    """The made-up runs have the same number in every column of scores."""
+    stability = files.read_table(out / "stability.csv").set_index(["checkpoint", "rule", "against"])
+    assert stability.loc[("best", "dice", "iou"), "kendall_tau"] == 1
+    assert stability.loc[("best", "dice", "hd95"), "kendall_tau"] == -1
+    assert stability.loc[("best", "dice", "volume_error"), "kendall_tau"] == -1
+    assert not stability.loc[("best", "dice", "hd95"), "same_first"]
+    assert set(stability["aspect"]) == {"metric", "aggregation", "empty_rule"}
+    # every run predicts the class where it is not, so the two rules that punish it agree
+    assert stability.loc[("best", "one_if_empty", "zero"), "kendall_tau"] == 1
+    # cross-entropy has no run
+    assert (stability["losses"] == 4).all()
+
+
+def test_the_rankings_hold_the_scores_of_the_summary(out, summary):
+    rankings = files.read_table(out / "rankings.csv")
+    rankings = rankings[rankings["checkpoint"] == "best"]
+    for aspect, rule, column in (
+        ("metric", "dice", "mean_dice"),
+        ("metric", "rarest_dice", "rarest_dice"),
+        ("aggregation", "classes_then_cases", "mean_dice"),
+        ("empty_rule", "left_out", "mean_dice"),
+    ):
+        rows = rankings[(rankings["aspect"] == aspect) & (rankings["rule"] == rule)]
+        scores = rows.set_index("loss")["score"]
+        assert scores.to_dict() == pytest.approx(summary.loc[scores.index, column].to_dict())
+        assert list(rows["rank"]) == [1, 2, 3, 4]
+
+
+def test_the_best_was_picked_by_looking_so_all_pairs_count():
+    """Eight cases, three losses whose distance from the best has p = .012 each."""
+    signs = np.array([[1, -1] * 4, [1, 1, -1, -1] * 2, [1] * 4 + [-1] * 4])
+
+    def separable(gap):
+        scores = {"best": np.full(8, 0.5 + 0.01 * gap)}
+        scores |= {f"other {i}": 0.5 + 0.01 * sign for i, sign in enumerate(signs)}
+        cases = pd.DataFrame(
+            [
+                {
+                    "loss": loss,
+                    "seed": 1,
+                    "subject": f"{i}",
+                    "case": f"{i}",
+                    "class": "1",
+                    "dice": d,
+                }
+                for loss, values in scores.items()
+                for i, d in enumerate(values)
+            ]
+        )
+        return contrasts.separable_from_best(cases, list(scores), "best", "1", 0.95)
+
+    assert separable(1.27) == set()  # 3 * .012 < .05 < 6 * .012
+    assert separable(1.7) == {"other 0", "other 1", "other 2"}
+
+
+@pytest.mark.parametrize("labels", [["dice_ce"], ["dice_ce", "dice"]])
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_study_with_next_to_nothing_has_all_its_tables(tmp_path, out, labels, failed):
+    study = STUDY.model_copy(update={
+        "losses": {label: Loss(name=label) for label in labels}, "seeds": (1,)
+    })  # fmt: skip
+    for label in labels:
+        status = {"status": "failed" if failed else "ok", "reason": "", "steps": 5, "seconds": 1.0}
+        record = Record(
+            status=status | {"seconds_per_step": 0.1},
+            curve=[(0, "validation", "loss", "", 1.0)],
+            cases=[] if failed else list(rows(0.8)),
+        )
+        key = {"dataset": "d", "loss": label, "learning_rate": 0.003, "seed": 1}
+        record.write(tmp_path / label, key)
+    runs = [tmp_path / label for label in labels]
+    tables.write_all(study, Data(), SPLITS, runs, tmp_path / "tables")
+    written = {path.name for path in (tmp_path / "tables").glob("*.csv")}
+    assert written == {path.name for path in out.glob("*.csv")} - {"slices.csv"}
+    verdicts = list(files.read_table(tmp_path / "tables" / "equivalence.csv")["verdict"])
+    # the two losses were made up alike
+    expected = [] if len(labels) == 1 else [""] * 4 if failed else ["equivalent"] * 4
+    assert verdicts == expected
+
+
 def test_absent_classes_are_an_endpoint_of_their_own(out):
     absent = files.read_table(out / "absent.csv").set_index(["loss", "checkpoint"])
     assert absent.loc[(FLOOR, "best"), "false_positive_rate"] == 0
@@ -280,7 +411,8 @@ def test_cost_is_that_of_the_runs_and_nothing_for_the_floor(out):
 
 
 def test_the_floor_stands_in_every_table_of_losses(out):
-    for name in ("runs", "curves", "cases", "summary", "comparisons", "absent", "cost"):
+    with_floor = ("curves", "cases", "summary", "comparisons", "improvement", "absent", "cost")
+    for name in ("runs", *with_floor):
         assert FLOOR in set(files.read_table(out / f"{name}.csv")["loss"]), name
 
 

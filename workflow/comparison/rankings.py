@@ -104,14 +104,13 @@ def _scorings(
     def over_seeds(by_seed: np.ndarray) -> np.ndarray:
         return ranking.mean_known(by_seed, axis=1)
 
-    rarest_at = sorted(cases["class"].unique()).index(rarest) if len(cases) else 0
-    rarest_dice = arrays["dice"][..., [rarest_at]] if len(cases) else arrays["dice"]
+    of_rarest = class_arrays(cases[cases["class"] == rarest], ["dice"], list(study.losses))
     primary = ranking.AGGREGATIONS[0]
     metric = {
         name: (over_seeds(ranking.aggregate(arrays[name], primary)), sign)
         for name, sign in METRICS.items()
     }
-    metric["rarest_dice"] = (over_seeds(ranking.aggregate(rarest_dice, primary)), 1)
+    metric["rarest_dice"] = (over_seeds(ranking.aggregate(of_rarest["dice"], primary)), 1)
     aggregation = {
         rule: (over_seeds(ranking.aggregate(arrays["dice"], rule)), 1)
         for rule in ranking.AGGREGATIONS

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import special, stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 POWER = 0.8
@@ -254,13 +253,15 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 def holm(p: Sequence[float]) -> np.ndarray:
     """Holm's step-down adjustment; NaN stays NaN and does not count.
 
-    It needs each p to hold far in the tail. With 5 seeds those of ``crossed_mean`` do; with 3
-    seeds whose standard deviation is .02 (cases and residual .06) a family of 10 to 22
-    equal losses holds a false claim in 11 to 14 % of the studies instead of 5 %.
+    It needs each p to hold far in the tail. With 5 seeds those of ``crossed_mean`` do: 2 to 6 %
+    of the studies of 10 or 22 equal losses hold a false claim (1,000 simulated, 50 cases, seed SD
+    0 to .03, cases and residual .06). With 3 seeds it is 2 to 3 % at a seed SD of 0, but 11 to
+    18 % at .02 to .03, because the seeds' variance may look like nothing by chance.
     """
     p = np.asarray(p, dtype=float)
     adjusted = np.full(p.shape, math.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        adjusted[known] = multipletests(p[known], method="holm")[1]
+    # statsmodels' multipletests collects garbage at every call, half a second with many tables
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
