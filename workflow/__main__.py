@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_losses, _add_schema, _add_configure, _add_dataset, _add_prepare,
-        _add_split, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
+        _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures, _add_report, _add_paper,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -241,24 +241,77 @@ def _add_train(commands) -> None:
     parser.add_argument("splits", type=Path)
     parser.add_argument("out", type=Path, help="status.json; the other files go beside it")
     parser.add_argument("--loss", required=True, help="label of the loss in the study")
-    parser.add_argument("--rate", required=True, type=float, help="learning rate")
+    parser.add_argument("--rate", required=True, help="learning rate, or 'tuned'")
     parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--trial", action="store_true", help="leave the test cases alone")
+    parser.add_argument("--trials", type=Path, nargs="*", help="table whose chosen rate is 'tuned'")
 
 
 def _train(options) -> None:
     from workflow import files
-    from workflow.data.prepare import load_prepared
-    from workflow.data.splits import check_splits
     from workflow.study import RunSettings
     from workflow.training import train
+
+    prepared, splits = _prepared_splits(options)
+    rate = options.rate
+    if rate == "tuned":
+        trials = files.read_table(options.trials[0])
+        rate = trials.loc[trials["chosen"], "learning_rate"].item()
+    run = train.Run(options.loss, float(rate), options.seed)
+    settings = RunSettings.model_validate_json(options.settings)
+    train.train(settings, prepared, splits, run, options.out.parent, trial=options.trial)
+
+
+def _prepared_splits(options):
+    """The prepared cases and the table of splits, which belong to each other."""
+    from workflow import files
+    from workflow.data.prepare import load_prepared
+    from workflow.data.splits import check_splits
 
     prepared = load_prepared(options.prepared.parent)
     splits = files.read_table(options.splits)
     check_splits(splits, prepared)
-    run = train.Run(options.loss, options.rate, options.seed)
-    train.train(
-        RunSettings.model_validate_json(options.settings), prepared, splits, run, options.out.parent
-    )
+    return prepared, splits
+
+
+def _add_choose(commands) -> None:
+    help = "choose the learning rate of a loss from its trials"
+    parser = _settings_job(commands, "choose", _choose, help)
+    parser.add_argument("tuning", help="as JSON, see Tuning in workflow/study.py")
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("splits", type=Path)
+    parser.add_argument("out", type=Path, help="table of trials; the trials lie beside it")
+    parser.add_argument("--loss", required=True, help="label of the loss in the study")
+
+
+def _choose(options) -> None:
+    from workflow import files
+    from workflow.study import RunSettings, Tuning
+    from workflow.training import tuning
+
+    settings = RunSettings.model_validate_json(options.settings)
+    grid = Tuning.model_validate_json(options.tuning)
+    prepared, splits = _prepared_splits(options)
+    trials = tuning.choose(settings, prepared, splits, grid, options.loss, options.out.parent)
+    files.write_table(options.out, trials)
+
+
+def _add_rates(commands) -> None:
+    parser = commands.add_parser("rates", help="collect the trials and chosen rates of all losses")
+    parser.add_argument("trials", type=Path, nargs="+")
+    parser.add_argument("--all", type=Path, required=True, help="table of all trials")
+    parser.add_argument("--chosen", type=Path, required=True, help="table of the chosen ones")
+    parser.set_defaults(run=_rates)
+
+
+def _rates(options) -> None:
+    import pandas as pd
+
+    from workflow import files
+
+    trials = pd.concat([files.read_table(path) for path in options.trials], ignore_index=True)
+    files.write_table(options.all, trials)
+    files.write_table(options.chosen, trials[trials["chosen"]].drop(columns="chosen"))
 
 
 def _add_compare(commands) -> None:

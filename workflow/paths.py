@@ -14,8 +14,7 @@ def results(name: str) -> Path:
 
 def run(study: Study, loss: str, seed: int) -> Path:
     """A run's folder below ``results/<study>/runs``."""
-    rate = f"lr-{study.training.learning_rate!r}"
-    return Path(study.dataset.name) / loss / rate / f"seed-{seed}"
+    return Path(study.dataset.name) / loss / f"lr-{study.rate(loss)}" / f"seed-{seed}"
 
 
 def resources(data: Data) -> Path:

@@ -7,6 +7,7 @@ default stand here and nowhere else; ``config/README.md`` is checked against thi
 from __future__ import annotations
 
 import dataclasses
+import csv
 import difflib
 import hashlib
 import json
@@ -136,6 +137,20 @@ class Training(Section):
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
+class Tuning(Section):
+    """A learning rate for each loss, chosen on validation from trials that all losses share."""
+
+    grid: tuple[Positive, ...] = (1e-3, 3e-3, 1e-2)
+    seed: Annotated[int, Field(ge=0)] = 1000
+    steps: Count | None = Field(None, description="of a trial; default: training.steps")
+
+    @model_validator(mode="after")
+    def _grid_rises(self) -> Tuning:
+        if len(self.grid) < 3 or list(self.grid) != sorted(set(self.grid)):
+            raise ValueError(f"grid must be three rates or more, rising, not {list(self.grid)}")
+        return self
+
+
 class Evaluation(Section):
     """How a trained network is scored."""
 
@@ -217,6 +232,10 @@ class Study(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     comparison: Comparison = Comparison()
+    tuning: Tuning | None = None
+    rates: dict[str, Positive] | None = Field(
+        None, description="learning rate of each loss, or a CSV file with them"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 3)
     losses: dict[Name, Loss]
 
@@ -250,6 +269,15 @@ class Study(Section):
             raise ValueError("seeds: at least one seed is needed")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} lists a seed twice")
+        if self.tuning and self.rates:
+            raise ValueError("rates: tuning finds the rates; a study has one of the two keys")
+        if self.tuning and self.tuning.seed in self.seeds:
+            raise ValueError(
+                f"tuning.seed: {self.tuning.seed} is a seed of the study; rates must be chosen "
+                "on another"
+            )
+        if self.rates and (missing := [n for n in self.losses if n not in self.rates]):
+            raise ValueError(f"rates: no learning rate for {', '.join(missing)}")
         if self.comparison.reference_loss not in self.losses:
             raise ValueError(
                 f"comparison.reference_loss: '{self.comparison.reference_loss}' is no label of "
@@ -284,6 +312,18 @@ class Study(Section):
             evaluation=self.evaluation,
             checkpoint=self.comparison.checkpoint,
         )
+
+    def trial_settings(self, label: str) -> RunSettings:
+        """What a trial of a learning rate depends on: a run of the tuning's length."""
+        steps = self.tuning.steps or self.training.steps
+        training = self.training.model_copy(update={"steps": steps})
+        return self.run_settings(label).model_copy(update={"training": training})
+
+    def rate(self, label: str) -> str:
+        """The learning rate of a loss as its folder names it; "tuned" if it is yet to be found."""
+        if self.tuning:
+            return "tuned"
+        return repr(self.rates[label] if self.rates else self.training.learning_rate)
 
     def data(self) -> Data:
         """What the data set and its preparation depend on."""
@@ -321,10 +361,24 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
         data["losses"] = {
             label: _beside(entry, path.parent) for label, entry in data["losses"].items()
         }
+    if isinstance(data.get("rates"), str):
+        data["rates"] = _read_rates(path, data["rates"])
     try:
         return Study.model_validate(data)
     except ValidationError as error:
         raise StudyError(_explain(path, error)) from None
+
+
+def _read_rates(study: Path, name: str) -> dict[str, Any]:
+    """Learning rates from a CSV file beside the study, with the columns loss and learning_rate."""
+    file = study.parent / name
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            return {row["loss"]: row["learning_rate"] for row in csv.DictReader(lines)}
+    except KeyError as error:
+        raise StudyError(f"{study}: rates: {file} has no column {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{study}: rates: {file} cannot be read: {error}") from None
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -8,12 +8,11 @@ TABLES += [f"{RESULTS}/tables/slices.npz", f"{RESULTS}/tables/cards.json"]
 
 rule compare:
     input:
-        runs=expand(
-            rules.train.output,
-            loss=STUDY.losses,
-            rate=repr(STUDY.training.learning_rate),
-            seed=STUDY.seeds,
-        ),
+        runs=[
+            expand(rules.train.output, loss=loss, rate=STUDY.rate(loss), seed=STUDY.seeds)
+            for loss in STUDY.losses
+        ],
+        rates=rules.rates.output if STUDY.tuning else [],
         prepared=rules.prepare.output,
         splits=rules.split.output,
         config=CONFIG,

@@ -1,8 +1,9 @@
-# One job is one run: a loss, a learning rate and a seed.
+# One job is one run: a loss, a learning rate and a seed. A study that tunes runs trials first.
 
 from losses import sources as loss_sources
 
 RUN = f"{RESULTS}/runs/{STUDY.dataset.name}/{{loss}}/lr-{{rate}}/seed-{{seed}}"
+TUNED = f"{RESULTS}/tuning/{STUDY.dataset.name}"
 TRAINING_CODE = code(
     "workflow/training",
     "workflow/evaluation",
@@ -19,6 +20,7 @@ rule train:
     input:
         prepared=rules.prepare.output,
         splits=rules.split.output,
+        trials=lambda wildcards: f"{TUNED}/{wildcards.loss}/trials.csv" if STUDY.tuning else [],
     output:
         curve=f"{RUN}/curve.csv",
         cases=f"{RUN}/cases.csv",
@@ -38,4 +40,67 @@ rule train:
     shell:
         "python -m workflow train {params.settings:q} {input.prepared:q} {input.splits:q} "
         "{output.status:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
-        "--seed {wildcards.seed} --log {log:q}"
+        "--seed {wildcards.seed} --trials {input.trials:q} --log {log:q}"
+
+
+if STUDY.tuning:
+
+    rule trial:
+        input:
+            prepared=rules.prepare.output,
+            splits=rules.split.output,
+        output:
+            curve=f"{TUNED}/{{loss}}/lr-{{rate}}/curve.csv",
+            status=f"{TUNED}/{{loss}}/lr-{{rate}}/status.json",
+        log:
+            f"{RESULTS}/logs/trial/{{loss}}-lr-{{rate}}.log",
+        threads: 1
+        resources:
+            mem_mb=2000,
+            gpu=int(GPU),
+        params:
+            settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),
+            seed=STUDY.tuning.seed,
+            loss_code=lambda wildcards: LOSS_CODE[wildcards.loss],
+            code=TRAINING_CODE,
+        shell:
+            "python -m workflow train {params.settings:q} {input.prepared:q} {input.splits:q} "
+            "{output.status:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
+            "--seed {params.seed} --trial --log {log:q}"
+
+    # beyond an end of the grid it runs one trial itself: what that is, only the others can tell
+    rule choose:
+        input:
+            prepared=rules.prepare.output,
+            splits=rules.split.output,
+            trials=expand(
+                f"{TUNED}/{{{{loss}}}}/lr-{{rate}}/status.json",
+                rate=map(repr, STUDY.tuning.grid),
+            ),
+        output:
+            f"{TUNED}/{{loss}}/trials.csv",
+        log:
+            f"{RESULTS}/logs/choose/{{loss}}.log",
+        threads: 1
+        resources:
+            mem_mb=2000,
+            gpu=int(GPU),
+        params:
+            settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),
+            tuning=lambda wildcards: STUDY.tuning.model_dump_json(),
+            loss_code=lambda wildcards: LOSS_CODE[wildcards.loss],
+            code=TRAINING_CODE,
+        shell:
+            "python -m workflow choose {params.settings:q} {params.tuning:q} {input.prepared:q} "
+            "{input.splits:q} {output:q} --loss {wildcards.loss:q} --log {log:q}"
+
+    rule rates:
+        input:
+            expand(f"{TUNED}/{{loss}}/trials.csv", loss=STUDY.losses),
+        output:
+            all=f"{RESULTS}/tables/trials.csv",
+            chosen=f"{RESULTS}/rates.csv",
+        log:
+            f"{RESULTS}/logs/rates.log",
+        shell:
+            "python -m workflow rates {input:q} --all {output.all:q} --chosen {output.chosen:q}"

@@ -86,26 +86,38 @@ class Record:
     reliability: list[dict] = field(default_factory=list)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def write(self, out: Path, key: dict[str, object]) -> None:
-        """Three tables, ``predictions.npz``, and ``status.json`` last."""
-        for name, rows, columns in (
-            ("curve", self.curve, CURVE_COLUMNS),
-            ("cases", self.cases, CASE_COLUMNS),
-            ("reliability", self.reliability, RELIABILITY_COLUMNS),
-        ):
+    def write(self, out: Path, key: dict[str, object], *, trial: bool = False) -> None:
+        """Three tables, ``predictions.npz``, and ``status.json`` last.
+
+        A trial has no test cases: it leaves its curve and status.
+        """
+        tables = {"curve": (self.curve, CURVE_COLUMNS)}
+        if not trial:
+            tables["cases"] = (self.cases, CASE_COLUMNS)
+            tables["reliability"] = (self.reliability, RELIABILITY_COLUMNS)
+        for name, (rows, columns) in tables.items():
             table = pd.DataFrame(rows, columns=columns)
             for position, (column, value) in enumerate(key.items()):
                 table.insert(position, column, value)
             files.write_table(out / f"{name}.csv", table)
-        with files.replacing(out / "predictions.npz") as temporary:
-            np.savez_compressed(temporary, **self.predictions)
+        if not trial:
+            with files.replacing(out / "predictions.npz") as temporary:
+                np.savez_compressed(temporary, **self.predictions)
         files.write_json(out / "status.json", key | self.status)
 
 
 def train(
-    settings: RunSettings, prepared: Prepared, splits: pd.DataFrame, run: Run, out: Path
+    settings: RunSettings,
+    prepared: Prepared,
+    splits: pd.DataFrame,
+    run: Run,
+    out: Path,
+    *,
+    trial: bool = False,
 ) -> str:
     """Trains and scores one run, writes its files to ``out`` and returns its status.
+
+    A ``trial`` of a learning rate never sees the test cases.
 
     ``ok``; ``diverged`` when the loss or its gradient became non-finite; ``failed`` when the
     loss raised: the reason is in ``status.json``, the traceback in the log. Anything else raises,
@@ -115,7 +127,8 @@ def train(
     try:
         trainer = Trainer(settings, prepared, splits, run, record)
         outcome = trainer.fit()
-        trainer.evaluate()
+        if not trial:
+            trainer.evaluate()
         record.status |= outcome
     except LossFailed as error:
         reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
@@ -124,7 +137,7 @@ def train(
     record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
     record.status["seconds"] = time.time() - psutil.Process().create_time()
     record.status["peak_memory_mib"] = _peak_memory_mib()
-    record.write(out, run.key(prepared.name))
+    record.write(out, run.key(prepared.name), trial=trial)
     return record.status["status"]
 
 
