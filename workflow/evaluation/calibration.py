@@ -18,7 +18,7 @@ from scipy import ndimage, stats
 
 NAN = float("nan")
 BINS = 15
-"""Bins of equal width over 0..1, each with its lower edge: Guo et al. 2017, arXiv:1706.04599."""
+"""Bins of equal width over 0..1, as many as Guo et al. 2017, arXiv:1706.04599, took."""
 
 CERTAINTY = ("presence_log_odds", "ece", "nll")
 
