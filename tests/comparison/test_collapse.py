@@ -50,6 +50,9 @@ def test_classes_have_rates_over_runs_with_wilson_intervals():
     assert rates[["runs", "collapsed"]].values.tolist() == [[3, 0], [3, 2]]
     assert rates.loc["b", "rate"] == pytest.approx(2 / 3)
     assert tuple(rates.loc["b", ["rate_low", "rate_high"]]) == statistics.wilson(2, 3, 0.9)
+    nothing = class_rates(table[table["class"] == "never"], 0.9)
+    assert nothing.empty
+    assert set(nothing) == set(rates.reset_index())
 
 
 @pytest.mark.parametrize(

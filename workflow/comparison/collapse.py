@@ -40,9 +40,11 @@ def class_rates(cases: pd.DataFrame, confidence: float) -> pd.DataFrame:
     runs = _collapsed(cases, [*key, "seed"])
     table = runs.groupby(key, sort=False).agg(runs="size", collapsed="sum").reset_index()
     table["rate"] = table["collapsed"] / table["runs"]
-    table[["rate_low", "rate_high"]] = [
+    intervals = [
         statistics.wilson(row.collapsed, row.runs, confidence) for row in table.itertuples()
     ]
+    table["rate_low"] = [low for low, _ in intervals]
+    table["rate_high"] = [high for _, high in intervals]
     return table
 
 

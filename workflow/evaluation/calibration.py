@@ -18,7 +18,7 @@ from scipy import ndimage, stats
 
 NAN = float("nan")
 BINS = 15
-"""Bins of equal width over 0..1, each with its lower edge: Guo et al. 2017, arXiv:1706.04599."""
+"""Bins of equal width over 0..1, as many as Guo et al. 2017, arXiv:1706.04599, took."""
 
 CERTAINTY = ("presence_log_odds", "ece", "nll")
 
@@ -46,16 +46,16 @@ def certainty(
     """
     table = np.zeros((len(logits), BINS, 3))
     ece = nll = NAN
-    box = foreground_box(reference)
-    inside = logits[(slice(None), *box)] if box else None
-    if inside is not None and torch.isfinite(inside).all():
-        log_p = torch.log_softmax(inside, 0).flatten(1).cpu().numpy()
+    if box := foreground_box(reference):
+        log_p = torch.log_softmax(logits[(slice(None), *box)], 0).flatten(1).cpu().numpy()
         labels = reference[box].ravel()
-        nll = -float(np.take_along_axis(log_p, labels[None].astype(int), 0).mean(dtype=np.float64))
-        table = reliability(np.exp(log_p), labels)
-        ece = calibration_error(table[0])
+        if np.isfinite(log_p).all():
+            true = np.take_along_axis(log_p, labels[None].astype(np.int64), 0)
+            nll = -float(true.mean(dtype=np.float64))
+            table = reliability(np.exp(log_p), labels)
+            ece = calibration_error(table[0])
     presence = presence_log_odds(logits)
-    return [{"presence_log_odds": odds, "ece": ece, "nll": nll} for odds in presence[1:]], table
+    return [{"presence_log_odds": odds, "ece": ece, "nll": nll} for odds in presence], table
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -86,21 +86,18 @@ def calibration_error(table: np.ndarray) -> float:
 
 
 def presence_log_odds(logits: torch.Tensor) -> list[float]:
-    """For each class the highest log p / (1 - p) of any voxel, in -87..87; NaN if not finite.
+    """For each foreground class the highest log p / (1 - p) of any voxel; NaN if one is NaN.
 
     It orders cases as the highest probability does, but 1 - p is summed from the other classes:
     a probability that rounds to 1 in single precision would tie the cases of a sure network. It
     needs no number of voxels to be chosen, which would favour classes of some size.
     """
-    if not torch.isfinite(logits).all():
-        return [NAN] * len(logits)
-    exponentials = torch.exp(logits - logits.amax(0))
-    tiny = torch.finfo(exponentials.dtype).tiny
+    tiny = torch.finfo(logits.dtype).tiny
+    exponentials = torch.exp(logits - logits.amax(0)).clamp_min(tiny)
     found = []
-    for c, own in enumerate(exponentials):
+    for c in range(1, len(logits)):
         others = sum(other for k, other in enumerate(exponentials) if k != c)
-        odds = own.clamp_min(tiny) / others.clamp_min(tiny)
-        found.append(float(odds.max().log()))
+        found.append(float((exponentials[c] / others).max().log()))
     return found
 
 
