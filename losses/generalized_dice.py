@@ -212,9 +212,9 @@ class GeneralizedWassersteinDice(SegmentationLoss):
         r" W_i = \sum_c M_{y_i c} \, p_{ic}",
         paper="Fidon, L. et al. (2018). Generalised Wasserstein Dice score for imbalanced "
         "multi-class segmentation using holistic convolutional networks. BrainLes 2017. "
-        "doi:10.1007/978-3-319-75238-9_6, arXiv:1707.00478 (a foreground voxel earns M_y0 - W, its "
-        "eq. 9; the weight M_y0 as in NiftyNet. MONAI and the authors' PyTorch code put 1 for both, "
-        "the same where every class is at distance 1 from the background)",
+        "doi:10.1007/978-3-319-75238-9_6, arXiv:1707.00478 (a foreground voxel earns M_y0 - W, "
+        "its eq. 9; the weight M_y0 as in NiftyNet. MONAI and the authors' PyTorch code put 1 for "
+        "both, the same where every class is at distance 1 from the background)",
         reduction="mean over images; one value of the pooled batch with batch=True",
         smoothing="smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
         background="its voxels earn nothing when they are right and cost W when they are wrong",

@@ -56,7 +56,8 @@ def test_every_key_is_explained():
 
     def keys(section, prefix=""):
         for name, entry in section["properties"].items():
-            target = entry.get("$ref", "").rpartition("/")[2]
+            choices = [entry, *entry.get("anyOf", [])]
+            target = "".join(c.get("$ref", "") for c in choices).rpartition("/")[2]
             if target == "PhantomSettings":
                 yield from json_schema()["$defs"][target]["properties"]
             elif target:
@@ -99,6 +100,16 @@ def test_every_key_is_explained():
         ({"losses": {"../x": {"name": "dice"}, "dice_ce": {}}}, "losses"),
         ({"losses": {"mine": {"name": "nowhere:Loss"}, "dice_ce": {}}}, "losses.mine: .*nowhere"),
         ({"comparison": {"reference_loss": "ce"}}, "reference_loss: 'ce' is no label"),
+        ({"tuning": {"grid": [0.1, 0.2]}}, "tuning: .*three rates or more, rising"),
+        ({"tuning": {"grid": [0.1, 0.3, 0.2]}}, r"tuning: .*rising, not \[0.1, 0.3, 0.2\]"),
+        ({"tuning": {"seed": 2}}, "tuning.seed: 2 is a seed of the study"),
+        ({"rates": {"dice": 0.1}}, "rates: no learning rate for dice_ce"),
+        ({"rates": {"dice": 0.1, "dice_ce": -1}}, "rates.dice_ce: .*greater than 0, got -1"),
+        ({"rates": {"dice": 0.1, "dice_ce": 1}, "tuning": {}}, "one of the two keys"),
+        ({"rates": "none.csv"}, "rates: .*none.csv cannot be read"),
+        ({"extends": "../other.yaml"}, "extends: expected a study file in the same folder"),
+        ({"extends": "nowhere.yaml"}, "nowhere.yaml: no such study file"),
+        ({"extends": "study.yaml"}, "extends: .* circle"),
         ({"comparison": {"margin": 0}}, "comparison.margin: .*greater than 0, got 0"),
         ({"dataset": {"source": "folder", "name": "x"}}, "needs the key 'root'"),
         ({"dataset": {"source": "decathlon", "name": "x"}}, "'task' and 'root'"),
@@ -113,7 +124,7 @@ def test_a_fault_names_the_file_the_key_and_what_was_expected(tmp_path, changes,
     path = write(tmp_path, **changes)
     with pytest.raises(StudyError, match=message) as caught:
         load(path)
-    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).startswith((str(path), str(tmp_path / "nowhere.yaml")))
 
 
 def test_all_faults_are_told_in_one_go(tmp_path):
@@ -263,3 +274,39 @@ def test_studies_that_agree_in_their_data_share_it(tmp_path):
     assert base == load(write(tmp_path, training={"steps": 5})).data().fingerprint()
     patch = load(write(tmp_path, training={"patch_size": [16, 16, 16]}))
     assert base != patch.data().fingerprint()
+
+
+def test_a_study_extends_another(tmp_path):
+    write(
+        tmp_path, training={"steps": 5, "batch_size": 3}, seeds=[4], rates={"dice_ce": 1, "dice": 2}
+    )
+    (tmp_path / "other.yaml").write_text(
+        "extends: study.yaml\ntraining: {steps: 7}\nrates: null\nlosses: {dice_ce: }\n"
+    )
+    study = load(tmp_path / "other.yaml")
+    assert (study.training.steps, study.training.batch_size, study.seeds) == (7, 3, (4,))
+    assert list(study.losses) == ["dice_ce"]
+    assert study.rates is None
+
+
+def test_rates_are_read_from_a_table_and_resolved(tmp_path):
+    path = write(tmp_path, rates="rates.csv")
+    (tmp_path / "rates.csv").write_text("loss,learning_rate\ndice,0.1\ndice_ce,3e-4\nfocal,1\n")
+    study = load(path)
+    assert (study.rate("dice"), study.rate("dice_ce")) == ("0.1", "0.0003")
+    (tmp_path / "resolved.yaml").write_text(study.as_yaml())
+    assert load(tmp_path / "resolved.yaml") == study
+    (tmp_path / "rates.csv").write_text("label,learning_rate\ndice,0.1\n")
+    with pytest.raises(StudyError, match=r"rates.csv has no column 'loss'"):
+        load(path)
+
+
+def test_the_tuning_study_is_the_default_study_on_another_seed():
+    default, tuning = load(CONFIG / "default.yaml"), load(CONFIG / "tuning.yaml")
+    assert tuning.tuning.seed not in default.seeds
+    assert tuning.trial_settings("dice") == default.run_settings("dice")
+    same = {"title", "tuning", "rates"}
+    fixed = load(CONFIG / "fixed_rate.yaml")
+    assert default.model_dump(exclude=same) == tuning.model_dump(exclude=same)
+    assert default.model_dump(exclude=same) == fixed.model_dump(exclude=same)
+    assert fixed.rates is None

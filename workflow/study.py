@@ -6,8 +6,8 @@ default stand here and nowhere else; ``config/README.md`` is checked against thi
 
 from __future__ import annotations
 
-import dataclasses
 import csv
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -345,14 +345,7 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
     for each fault.
     """
     path = Path(path)
-    try:
-        data = _read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such study file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
+    data = _read_file(path)
     overrides = dict(overrides or {})
     if "losses" in overrides:
         overrides["losses"] = _typed(overrides["losses"])
@@ -367,6 +360,28 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
         return Study.model_validate(data)
     except ValidationError as error:
         raise StudyError(_explain(path, error)) from None
+
+
+def _read_file(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a study file, and those of the study beside it that it ``extends``."""
+    if path in below:
+        raise StudyError(f"{path}: extends: the studies {', '.join(map(str, below))} are a circle")
+    try:
+        data = _read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such study file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise StudyError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str) or Path(base).name != base:
+        raise StudyError(f"{path}: extends: expected a study file in the same folder, got {base!r}")
+    merged = _merge(_read_file(path.parent / base, (*below, path)), data)
+    # of losses a study has its own, or those of the other study
+    return merged | {key: data[key] for key in ("losses", "rates") if key in data}
 
 
 def _read_rates(study: Path, name: str) -> dict[str, Any]:
@@ -410,7 +425,14 @@ def _read_yaml(text: str) -> Any:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a study file, for editors."""
-    return Study.model_json_schema()
+    schema = Study.model_json_schema()
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "a study in the same folder whose keys this one takes over",
+    }
+    schema["properties"]["rates"]["anyOf"].append({"type": "string"})
+    schema["anyOf"] = [{"required": ["extends"]}, {"required": schema.pop("required")}]
+    return schema
 
 
 def _named(label: str, entry: Any) -> Any:

@@ -14,7 +14,7 @@ from workflow.reporting.text import (
     status_line,
     verdict,
 )
-from workflow.reporting.wording import count, listing, percent, readable
+from workflow.reporting.wording import count, learning_rates, listing, percent, readable
 
 SPLITS = ("train", "validation", "test")
 
@@ -42,12 +42,12 @@ def methods(study: Study) -> list[str]:
         channels = ", ".join(str(width) for width in network["channels"])
         norm = f" and {network['norm']} norm" if "norm" in network else ""
         told.append(f"Every loss trains the same U-Net ({channels} channels{norm}).")
-    if {"steps", "learning_rate"} <= set(training):
+    if "steps" in training:
         batch = f" of {training['batch_size']} patches" if "batch_size" in training else ""
         told.append(
-            f"A run takes {training['steps']} steps{batch} at a peak learning rate of "
-            f"{training['learning_rate']}; for one seed all losses start from the same weights "
-            "and see the same patches in the same order."
+            f"A run takes {training['steps']} steps{batch} {learning_rates(study.runs)}; for one "
+            "seed all losses start from the same weights and see the same patches in the same "
+            "order."
         )
     return told
 

@@ -15,6 +15,7 @@ from workflow.reporting.study_tables import FLOOR, Study
 from workflow.reporting.wording import (
     count,
     estimate,
+    learning_rates,
     listing,
     number,
     percent,
@@ -441,9 +442,8 @@ def asked(study: Study) -> str:
     told = "" if study.title == QUESTION else f"{QUESTION} "
     told += f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
     told += f"{count(seeds, 'seed')} each"
-    if "steps" in training and "learning_rate" in training:
-        told += f", for {training['steps']} steps at a peak learning rate of "
-        told += f"{training['learning_rate']}"
+    if "steps" in training:
+        told += f", for {training['steps']} steps {learning_rates(study.runs)}".rstrip()
     return (
         f"{told}. For one seed every loss starts from the same weights and sees the same patches "
         "in the same order."

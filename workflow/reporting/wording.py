@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
+
 from workflow.reporting.study_tables import FLOOR
 
 MINUS = "\u2212"
@@ -23,6 +25,19 @@ SPELLED = {
     "gdl": "GDL",
     "fbeta": "F-beta",
 }
+
+
+def learning_rates(runs: pd.DataFrame) -> str:
+    """How the runs of a study came by their learning rates, as the end of a sentence."""
+    rates = runs["learning_rate"].dropna() if len(runs) else pd.Series(dtype=float)
+    if rates.empty:
+        return ""
+    if rates.nunique() == 1:
+        return f"at a peak learning rate of {rates.iloc[0]:g}"
+    return (
+        "at a peak learning rate of its own, chosen on validation with the same number of trials "
+        f"for each loss ({rates.min():g} to {rates.max():g})"
+    )
 
 
 def number(value: float, digits: int = 2) -> str:
