@@ -314,7 +314,7 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
         raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
     overrides = dict(overrides or {})
     if "losses" in overrides:
-        overrides["losses"] = _typed(overrides["losses"])
+        overrides["losses"] = typed(overrides["losses"])
     data = _merge(data, overrides)
     if isinstance(data.get("losses"), dict):
         data["losses"] = {
@@ -409,7 +409,7 @@ def _merge(base: dict, overrides: dict) -> dict:
     return merged
 
 
-def _typed(value: Any) -> Any:
+def typed(value: Any) -> Any:
     """Options of losses as YAML types them; from the command line they arrive as text.
 
     Every other key is typed by its model.
@@ -420,9 +420,9 @@ def _typed(value: Any) -> Any:
         except yaml.YAMLError:
             return value
     if isinstance(value, list):
-        return [_typed(item) for item in value]
+        return [typed(item) for item in value]
     if isinstance(value, dict):
-        return {key: _typed(item) for key, item in value.items()}
+        return {key: typed(item) for key, item in value.items()}
     return value
 
 
