@@ -237,6 +237,11 @@ def _is_finite(value: Tensor, slope: Tensor, where: str) -> None:
         )
 
 
+def _is_double(value: Tensor) -> None:
+    if value.dtype != torch.float64:
+        raise NotApplicable(f"the value of float64 logits is {value.dtype}: too coarse to compare")
+
+
 def _agree(
     got: tuple[Tensor, Tensor],
     expected: tuple[Tensor, Tensor],
@@ -307,8 +312,7 @@ def gradient(subject: Subject, case: Case) -> None:
     loss, logits, labels = subject.on(case)
     logits = logits.double() / case.scale  # far out, rounding would drown the differences
     value, slope = evaluate(loss, logits, labels)
-    if value.dtype != torch.float64:
-        raise NotApplicable(f"the value of float64 logits is {value.dtype}: too coarse to compare")
+    _is_double(value)
     step = 1e-6
     generator = torch.Generator().manual_seed(case.seed)
     for entry in torch.randperm(logits.numel(), generator=generator)[:6].tolist():
@@ -360,6 +364,7 @@ def collapsed(subject: Subject, case: Case) -> None:
         value, slope = evaluate(loss, one_class, labels)
         _is_finite(value, slope, where)
         expected, wanted = evaluate(loss, one_class.double(), labels)
+        _is_double(expected)
         _agree(
             (value, slope[:, others]),
             (expected, wanted[:, others]),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from losses import contract
 
@@ -51,6 +52,9 @@ def test_what_does_not_concern_a_loss_is_said():
     found = results("Noisy")
     assert found["ignored_voxels"].verdict == "not applicable"
     assert found["ignored_voxels"].words == "the loss has no option ignore_index"
+    single = contract.Subject(lambda classes: lambda z, y: cross_entropy(z.float(), y))
+    coarse = {r.name for r in contract.check(single) if "too coarse to compare" in r.words}
+    assert coarse == {"gradient", "collapsed"}
     found = results("NoMean")
     assert found["finite"].words == "needs a loss that passes the check scalar"
 
