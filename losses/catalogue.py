@@ -28,7 +28,7 @@ from .base import About, SegmentationLoss
 
 _FOLDER = Path(__file__).resolve().parent
 _PACKAGE = __package__
-_NOT_LOSSES = {"base", "catalogue", "counts"}
+_NOT_LOSSES = {"base", "catalogue", "contract", "counts"}
 
 # The 20 losses that Ma et al. compare: doi:10.1016/j.media.2021.102035
 _LOSS_ODYSSEY = (

@@ -1,10 +1,14 @@
 """The commands that need no study."""
 
+import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 import losses
+from losses import contract
 from workflow.__main__ import main
 
 
@@ -29,6 +33,92 @@ def test_every_card_prints(capsys, name):
 def test_an_unknown_loss_is_told_the_nearest_name_without_a_traceback(capsys):
     assert main(["losses", "dyce"]) == 1
     assert "dice" in capsys.readouterr().err
+
+
+def listed(capsys, *arguments):
+    assert main(["losses", *arguments]) == 0
+    return [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_list_is_filtered_by_what_the_cards_say(capsys):
+    region = listed(capsys, "--family", "region")
+    assert region == [n for n in losses.available() if losses.card(n).family == "region"]
+    assert set(listed(capsys, "--collection", "loss_odyssey")) == set(
+        losses.collections["loss_odyssey"]
+    )
+    assert set(listed(capsys, "--published")) == set(losses.collections["seeds_as_published"])
+    corrected = listed(capsys, "--corrected", "--family", "region")
+    assert "generalized_dice" in corrected
+    assert "historic_generalized_dice_liviaets" not in corrected
+    assert "log_cosh_dice" not in corrected
+
+
+def test_the_list_is_sorted_by_any_field_of_a_card(capsys):
+    assert listed(capsys, "--sort", "name") == losses.available()
+    families = [losses.card(name).family for name in listed(capsys, "--sort", "family")]
+    assert families == sorted(families)
+    assert families != [losses.card(name).family for name in losses.available()]
+
+
+def test_a_number_of_a_card_is_sorted_by_and_shown_unknown_ones_last(capsys, monkeypatch):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Measured(losses.Card):
+        scale: float | None = None
+
+    card, scales = losses.card, {"dice": 10.0, "jaccard": 2.5}
+    monkeypatch.setattr(losses, "Card", Measured)
+    monkeypatch.setattr(
+        losses, "card", lambda name: Measured(**vars(card(name)), scale=scales.get(name))
+    )
+    assert main(["losses", "--family", "region", "--sort", "scale"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["jaccard", "2.5"], ["dice", "10"]]
+    assert len(lines) > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--family", "regional"], "--family regional: there is as published, boundary"),
+        (["--collection", "mine"], "--collection mine: there is loss_odyssey"),
+        (["--sort", "colour"], "--sort colour: there is title, family"),
+        (["dice", "jaccard"], "losses dice jaccard: expected one name, or check LOSS"),
+        (["check"], "losses check: expected a loss"),
+        (["check", "dice", "--skip", "order"], "--skip order: there is scalar, finite"),
+        (["check", "dice", "--option", "batch"], "--option batch: expected KEY=VALUE"),
+    ],
+)
+def test_a_wrong_argument_of_losses_is_told_what_there_is(arguments, words):
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        main(["losses", *arguments])
+
+
+OWN = Path(__file__).parent / "losses" / "own_losses.py"
+
+
+def test_a_users_loss_is_checked_one_line_a_check(capsys):
+    assert main(["losses", "check", f"{OWN}:Sharp", "--option", "power=15e-1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].split()[-1] for line in lines] == list(contract.CHECKS)
+    assert "ok              finite: " in "\n".join(lines)
+
+
+def test_a_check_that_fails_is_exit_status_1_unless_it_is_skipped(capsys):
+    assert main(["losses", "check", f"{OWN}:InPlace"]) == 1
+    assert "FAILS           unchanged_input: the loss changes" in capsys.readouterr().out
+    skipped = ["--skip", "unchanged_input", "--skip", "half_precision"]
+    assert main(["losses", "check", f"{OWN}:InPlace", *skipped]) == 0
+    assert "not applicable  unchanged_input: skipped, as asked" in capsys.readouterr().out
+
+
+def test_a_loss_of_the_catalogue_is_checked_with_its_exceptions(capsys):
+    assert main(["losses", "check", "nacl", "--option", "alpha=0.2"]) == 0
+    assert "not applicable  voxel_order: it looks at neighbours" in capsys.readouterr().out
+
+
+def test_a_loss_that_cannot_be_built_is_one_line(capsys):
+    assert main(["losses", "check", f"{OWN}:Sharp", "--option", "gamma=1"]) == 1
+    assert "has no option 'gamma'" in capsys.readouterr().err
 
 
 def test_the_schema_is_json(capsys):

@@ -104,27 +104,114 @@ def _check(options) -> None:
 
 
 def _add_losses(commands) -> None:
-    parser = commands.add_parser("losses", help="list the losses, or print the card of one")
-    parser.add_argument("name", nargs="?")
+    help = "list the losses, print the card of one, or check one"
+    parser = commands.add_parser("losses", help=help, description=help)
+    parser.add_argument("name", nargs="?", help="print its card; or the word check")
+    parser.add_argument(
+        "loss",
+        nargs="?",
+        help="after check: package.module:Class, path/to/file.py:Class or a name of the catalogue",
+    )
+    listing = parser.add_argument_group("for the list")
+    listing.add_argument("--family", help="only this family, e.g. region")
+    listing.add_argument("--collection", help="only this collection, e.g. loss_odyssey")
+    kinds = listing.add_mutually_exclusive_group()
+    kinds.add_argument("--published", action="store_true", help="only losses as published")
+    kinds.add_argument("--corrected", action="store_true", help="only losses that correct another")
+    listing.add_argument("--sort", metavar="FIELD", help="a field of the card, e.g. name")
+    checks = parser.add_argument_group("for check")
+    checks.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
+    checks.add_argument("--classes", type=int, help="the only number of classes it is meant for")
+    checks.add_argument(
+        "--skip", action="append", default=[], metavar="CHECK", help="not meant to hold"
+    )
     parser.set_defaults(run=_losses)
 
 
 def _losses(options) -> int:
     import losses
 
-    if options.name:
-        try:
-            print(losses.card(options.name).text())
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 1
+    if options.name == "check":
+        return _check_loss(options)
+    if options.loss:
+        raise SystemExit(f"losses {options.name} {options.loss}: expected one name, or check LOSS")
+    if not options.name:
+        _list_losses(options)
         return 0
-    cards = [losses.card(name) for name in losses.available()]
-    width = max(len(card.name) for card in cards)
-    for card in sorted(cards, key=lambda card: (card.published, card.family, card.name)):
-        twin = f"  -> {card.twin}" if isinstance(card.twin, str) else ""
-        print(f"{card.name:{width}}  {card.family:13}  {card.title}{twin}")
+    try:
+        print(losses.card(options.name).text())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
+
+
+def _list_losses(options) -> None:
+    from dataclasses import fields
+
+    import losses
+
+    cards = [losses.card(name) for name in losses.available()]
+    names = [field.name for field in fields(losses.Card)]
+    for flag, given, known in (
+        ("--family", options.family, sorted({card.family for card in cards})),
+        ("--collection", options.collection, sorted(losses.collections)),
+        ("--sort", options.sort, names),
+    ):
+        if given is not None and given not in known:
+            raise SystemExit(f"{flag} {given}: there is {', '.join(known)}")
+    shown = [
+        card
+        for card in cards
+        if options.family in (None, card.family)
+        and (options.collection is None or card.name in losses.collections[options.collection])
+        and (not options.published or card.published)
+        and (not options.corrected or (isinstance(card.twin, tuple) and card.twin))
+    ]
+
+    def order(card):
+        if options.sort is None:
+            return card.published, card.family, card.name
+        value = getattr(card, options.sort)
+        return value is None, value if isinstance(value, int | float) else str(value), card.name
+
+    width = max((len(card.name) for card in shown), default=0)
+    for card in sorted(shown, key=order):
+        twin = f"  -> {card.twin}" if isinstance(card.twin, str) else ""
+        value = getattr(card, options.sort or "name")
+        number = f"{value:<10.3g}  " if isinstance(value, int | float) else ""
+        print(f"{card.name:{width}}  {number}{card.family:13}  {card.title}{twin}")
+
+
+def _check_loss(options) -> int:
+    from dataclasses import replace
+
+    from losses import contract
+    from workflow.study import typed
+
+    if not options.loss:
+        raise SystemExit("losses check: expected a loss, e.g. config/my_loss.py:MyLoss")
+    for name in options.skip:
+        if name not in contract.CHECKS:
+            raise SystemExit(f"--skip {name}: there is {', '.join(contract.CHECKS)}")
+    given = {}
+    for setting in options.option:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise SystemExit(f"--option {setting}: expected KEY=VALUE, e.g. gamma=2")
+        given[key] = typed(value)
+    try:
+        subject = contract.subject(options.loss, classes=options.classes, **given)
+    except (TypeError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    skipped = {name: "skipped, as asked" for name in options.skip}
+    subject = replace(subject, excepted={**subject.excepted, **skipped})
+    failed = 0
+    for result in contract.check(subject):
+        print(result, flush=True)
+        failed += result.verdict == "FAILS"
+    return 1 if failed else 0
 
 
 def _add_schema(commands) -> None:

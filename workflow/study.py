@@ -348,7 +348,7 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
     data = _read_file(path)
     overrides = dict(overrides or {})
     if "losses" in overrides:
-        overrides["losses"] = _typed(overrides["losses"])
+        overrides["losses"] = typed(overrides["losses"])
     data = _merge(data, overrides)
     if isinstance(data.get("losses"), dict):
         data["losses"] = {
@@ -486,7 +486,7 @@ def _merge(base: dict, overrides: dict) -> dict:
     return merged
 
 
-def _typed(value: Any) -> Any:
+def typed(value: Any) -> Any:
     """Options of losses as YAML types them; from the command line they arrive as text.
 
     Every other key is typed by its model.
@@ -497,9 +497,9 @@ def _typed(value: Any) -> Any:
         except yaml.YAMLError:
             return value
     if isinstance(value, list):
-        return [_typed(item) for item in value]
+        return [typed(item) for item in value]
     if isinstance(value, dict):
-        return {key: _typed(item) for key, item in value.items()}
+        return {key: typed(item) for key, item in value.items()}
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 import losses
+from losses import contract
 
 CLASSES = 4
 NAMES = losses.available()
@@ -17,12 +18,7 @@ def build(name, classes=CLASSES, **options):
     """The loss with its defaults and a value for every option that must be given."""
     for option, default in losses.options(name).items():
         if default is losses.REQUIRED and option not in options:
-            known = {
-                "weight": [1.0 + c for c in range(classes)],
-                "dist_matrix": [[float(a != b) for a in range(classes)] for b in range(classes)],
-            }
-            assert option in known, f"no value known for the required option {option} of {name}"
-            options[option] = known[option]
+            options[option] = contract.FOR_CLASSES[option](classes)
     return losses.create(name, **options)
 
 
