@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_losses, _add_schema, _add_configure, _add_dataset, _add_prepare,
-        _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures, _add_report, _add_paper,
+        _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures, _add_report,
+        _add_paper,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)

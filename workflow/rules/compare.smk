@@ -1,6 +1,8 @@
 # From all runs to the tables of the study.
 
-NAMES = "dataset runs curves cases summary comparisons absent collapse reliability cost slices".split()
+NAMES = (
+    "dataset runs curves cases summary comparisons absent collapse reliability cost slices".split()
+)
 NAMES += "improvement equivalence ranks friedman rankings stability".split()
 TABLES = expand(f"{RESULTS}/tables/{{name}}.csv", name=NAMES)
 TABLES += [f"{RESULTS}/tables/slices.npz", f"{RESULTS}/tables/cards.json"]
