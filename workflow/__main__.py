@@ -18,8 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        _add_check, _add_losses, _add_schema, _add_configure, _add_dataset, _add_prepare,
-        _add_split, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
+        _add_check, _add_losses, _add_gallery, _add_schema, _add_configure, _add_dataset,
+        _add_prepare, _add_split, _add_train, _add_compare, _add_figures, _add_report, _add_paper,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -125,6 +125,24 @@ def _losses(options) -> int:
         twin = f"  -> {card.twin}" if isinstance(card.twin, str) else ""
         print(f"{card.name:{width}}  {card.family:13}  {card.title}{twin}")
     return 0
+
+
+def _add_gallery(commands) -> None:
+    help = "draw how every loss and its gradient answer a prediction that gets worse"
+    parser = commands.add_parser("gallery", help=help, description=help)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("results/losses"))
+    parser.set_defaults(run=_gallery)
+
+
+def _gallery(options) -> None:
+    from workflow import files
+    from workflow.comparison import gallery
+    from workflow.reporting import figures_gallery
+
+    responses = gallery.responses()
+    files.write_table(options.out / "gallery.csv", responses)
+    for path in figures_gallery.write_gallery(responses, gallery.pictures(), options.out):
+        _say("%s", path)
 
 
 def _add_schema(commands) -> None:
