@@ -35,8 +35,11 @@ def costs(table: pd.DataFrame) -> pd.Series:
 def write(table: pd.DataFrame) -> None:
     """Write the values of all losses, the costs taken from the benchmark's table."""
     cost = costs(table)
+    new = sorted(set(losses.available()) - set(cost.index))
+    if new:
+        raise ValueError(f"not timed yet: {', '.join(new)}; run python -m benchmarks.losses")
     rows = [
-        {"name": name, "gradient_scale": gradient_scale(name), "cost": cost.get(name)}
+        {"name": name, "gradient_scale": gradient_scale(name), "cost": cost[name]}
         for name in losses.available()
     ]
     lines = pd.DataFrame(rows).round({"cost": 1})

@@ -153,15 +153,14 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help=f"2 x 4 x {LARGE}^3 as well, once")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each row (default 4)")
     options = parser.parse_args()
-    first, most = min(options.threads), max(options.threads)
     with MemoryMeter() as meter:
         common = (options.seconds, meter)
         rows = [
             *measured((*MONAI, *KORNIA), SIZE, options.threads, *common),
-            *measured(ALONE, SIZE, [first], *common),
+            *measured(ALONE, SIZE, [1], *common),
         ]
         if options.large:
-            rows += measured(_fitting(MONAI, rows), LARGE, [most], *common)
+            rows += measured(_fitting(MONAI, rows), LARGE, [max(options.threads)], *common)
     table = pd.DataFrame(rows)
     files.write_table(TABLE, table)
     files.write_json(HERE / "environment.json", provenance.environment())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 from benchmarks.patches import Patch
 
@@ -76,12 +76,12 @@ def seconds(
 def busiest(run: Step, patch: Patch, same_patch: bool = False) -> tuple[str, float]:
     """The operator that a step spends most time in, and its share of the step.
 
-    Time in which no operator of PyTorch runs is SciPy's, or the interpreter's, and is called
+    Time in which no operator of PyTorch runs is that of NumPy or SciPy, and is called
     "outside PyTorch".
     """
     moved = patch if same_patch else patch.moved(ROUNDS.stop)
     run(patch)
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+    with profile(use_kineto=False) as profiled:  # Kineto writes a log nobody asked for
         begin = perf_counter()
         run(moved)
         wall = 1e6 * (perf_counter() - begin)

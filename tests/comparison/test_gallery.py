@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import losses
+from workflow import files
+from workflow.__main__ import main
 from workflow.comparison import gallery
 
 
@@ -71,3 +73,12 @@ def test_a_worse_prediction_costs_more(responses, name):
 def test_every_option_that_must_be_given_is_known():
     for name in losses.available():
         losses.create(name, **gallery.example_options(name, 3))
+
+
+def test_the_command_writes_the_table_beside_the_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr(losses, "available", lambda: ["dice"])
+    assert main(["gallery", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "gallery.csv", "gallery_region.png", "gallery_region.svg",
+    }  # fmt: skip
+    assert len(files.read_table(tmp_path / "gallery.csv")) == 17 * 3 * 2

@@ -11,7 +11,9 @@ from benchmarks import cards
 from benchmarks.patches import untrained
 
 ROOT = Path(__file__).parents[2]
-AGAIN = "run python -m benchmarks.losses (or, if only gradients changed, python -m benchmarks.cards)"
+AGAIN = (
+    "run python -m benchmarks.losses (or, if only gradients changed, python -m benchmarks.cards)"
+)
 
 
 def test_every_loss_is_measured_and_none_that_is_gone():
@@ -33,7 +35,9 @@ def test_the_cost_is_more_than_nothing(name):
 def test_the_gradient_scale_of_cross_entropy_is_that_of_its_formula():
     patch = untrained()
     missed = 1 - patch.logits.softmax(1).gather(1, patch.labels.unsqueeze(1))
-    assert cards.gradient_scale("cross_entropy") == pytest.approx(2 * float(missed.mean()), rel=1e-5)
+    assert cards.gradient_scale("cross_entropy") == pytest.approx(
+        2 * float(missed.mean()), rel=1e-5
+    )
 
 
 def test_the_card_tells_both():

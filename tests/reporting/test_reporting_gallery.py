@@ -25,7 +25,7 @@ def answers(loss, family="region", twin="", left=1.0, lost=2.0):
 def test_the_title_names_the_losses_that_are_blind_to_an_absent_class():
     table = pd.DataFrame(answers("dice") + answers("log_dice", left=1e-3))
     said = figures.message(table, ["dice", "log_dice"])
-    assert "1 of 2 keep less than 1 % of their gradient against a false positive (Log Dice)" in said
+    assert "1 of 2 keeps less than 1 % of the gradient against a false positive (Log Dice)" in said
     assert "falls" not in said
     said = figures.message(table, ["dice"])
     assert "weakest: Dice, with 100 % of the gradient" in said
@@ -68,6 +68,8 @@ def test_every_page_is_written_as_svg_and_png(tmp_path):
     table = pd.DataFrame(answers("dice") + answers("focal", "distribution"))
     written = figures.write_gallery(table, gallery.pictures(), tmp_path)
     assert {path.name for path in written} == {
-        f"gallery_{name}.{ending}" for name in ("region", "distribution") for ending in ("svg", "png")
+        f"gallery_{name}.{ending}"
+        for name in ("region", "distribution")
+        for ending in ("svg", "png")
     }
     assert all(path.stat().st_size > 1000 for path in written)

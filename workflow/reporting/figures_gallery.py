@@ -82,8 +82,9 @@ def message(responses: pd.DataFrame, names: Sequence[str]) -> str:
     blind = list(left.index[left < BLIND])
     if blind:
         said = (
-            f"once the class is absent, {len(blind)} of {len(names)} keep less than "
-            f"{100 * BLIND:g} % of their gradient against a false positive ({_named(blind)})"
+            f"once the class is absent, {len(blind)} of {len(names)} "
+            f"{'keeps' if len(blind) == 1 else 'keep'} less than {100 * BLIND:g} % of the "
+            f"gradient against a false positive ({_named(blind)})"
         )
     else:
         said = (
