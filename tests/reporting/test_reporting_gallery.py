@@ -7,13 +7,14 @@ from workflow.comparison import gallery
 from workflow.reporting import figures_gallery as figures
 
 
-def answers(loss, family="region", twin="", left=1.0, lost=2.0):
+def answers(loss, family="region", twin="", left=1.0, lost=2.0, gone=0.5):
     """Responses of a made-up loss: ``left`` of its gradient stays once the class is absent, and
-    its value goes from 1 to ``lost`` as the ball is lost."""
+    its value goes from 1 to ``lost`` in every course, to ``gone`` with the class absent."""
     return [
         {
             "loss": loss, "family": family, "twin": twin, "course": course, "reference": which,
-            "error": error, "value": 1 + error * (lost - 1),
+            "error": error,
+            "value": 1 + error * ((gone if which == "absent" else lost) - 1),
             "gradient": 0.1 * (left if which == "absent" else 1),
         }
         for course in gallery.COURSES
@@ -26,14 +27,15 @@ def test_the_title_names_the_losses_that_are_blind_to_an_absent_class():
     table = pd.DataFrame(answers("dice") + answers("log_dice", left=1e-3))
     said = figures.message(table, ["dice", "log_dice"])
     assert "1 of 2 keeps less than 1 % of the gradient against a false positive (Log Dice)" in said
-    assert "falls" not in said
+    assert "rewarded" not in said and "punished" not in said
     said = figures.message(table, ["dice"])
     assert "weakest: Dice, with 100 % of the gradient" in said
 
 
-def test_the_title_names_the_losses_that_reward_a_missed_ball():
-    table = pd.DataFrame(answers("published_combo", lost=0.5))
-    assert figures.message(table, ["published_combo"]).endswith("; Combo falls as the ball is lost")
+def test_the_title_names_the_losses_that_rise_where_they_should_fall():
+    table = pd.DataFrame(answers("published_combo", lost=0.5) + answers("dice", gone=1.5))
+    said = figures.message(table, ["published_combo", "dice"])
+    assert said.endswith("rewarded by Combo; the end of a false positive is punished by Dice")
 
 
 def test_a_long_family_is_parted_and_corrections_stay_together():

@@ -33,6 +33,7 @@ from workflow.reporting.wording import MINUS, readable, shortened
 PAGE_ROWS = 14
 LOWEST = 1e-6  # smaller gradients are drawn here
 BLIND = 0.01  # share of the gradient that is left once the class is absent
+NOTICED = 0.01  # share of the range of a loss's values
 LINES = {"present": (BLUE, "-"), "absent": (VERMILION, "--")}
 ROW, HEAD, PICTURE, FOOT = 0.62, 1.0, 0.55, 0.8  # inches
 ERRORS = {
@@ -73,8 +74,8 @@ def pages(responses: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def message(responses: pd.DataFrame, names: Sequence[str]) -> str:
-    """Which losses hardly answer a false positive once its class is absent, and which pay for
-    a missed ball, in a sentence."""
+    """In a sentence: which losses hardly answer a false positive once its class is absent, and
+    which rise where they should fall."""
     ends = responses[responses["loss"].isin(names)]
     last = ends[(ends["course"] == "false positive grows") & (ends["error"] == 1)]
     gradient = last.pivot(index="loss", columns="reference", values="gradient")
@@ -91,12 +92,23 @@ def message(responses: pd.DataFrame, names: Sequence[str]) -> str:
             "with the class absent, all still act against a false positive (weakest: "
             f"{_named([left.idxmin()])}, with {100 * left.min():.0f} % of the gradient)"
         )
-    lost = ends[(ends["course"] == "shrinks") & (ends["reference"] == "present")]
-    value = lost.pivot(index="loss", columns="error", values="value").loc[list(names)]
-    paying = list(value.index[value[1.0] < value[0.0]])
-    if paying:
-        said += f"; {_named(paying)} {'falls' if len(paying) == 1 else 'fall'} as the ball is lost"
+    lost = _change_as_it_shrinks(ends, "present") < -NOTICED
+    gone = _change_as_it_shrinks(ends, "absent") > NOTICED
+    for wrong, what in (
+        (lost, "the loss of the ball is rewarded"),
+        (gone, "the end of a false positive is punished"),
+    ):
+        if wrong.any():
+            said += f"; {what} by {_named([name for name in names if wrong[name]])}"
     return said
+
+
+def _change_as_it_shrinks(responses: pd.DataFrame, which: str) -> pd.Series:
+    """Value of each loss at the end of shrinking less that at its beginning, over its range."""
+    values = responses.groupby("loss")["value"]
+    rows = responses[(responses["course"] == "shrinks") & (responses["reference"] == which)]
+    value = rows.pivot(index="loss", columns="error", values="value")
+    return (value[1.0] - value[0.0]) / (values.max() - values.min())
 
 
 def _named(losses: Sequence[str]) -> str:
