@@ -21,6 +21,7 @@ from workflow.reporting.style import (
 )
 from workflow.reporting.wording import count, readable
 
+TIME_TARGET, MEMORY_TARGET = 0.8, 0.6  # medians to reach, of MONAI's
 MARKS = ("o", "D")  # fewest threads, most threads
 
 
@@ -43,19 +44,21 @@ def draw(table: pd.DataFrame) -> Figure:
         floor.plot(row["peer_floor_ratio"], place, "o", color=ORANGE, markersize=5)
         floor.plot(row["floor_ratio"], place, "o", color=BLUE, markersize=5)
     time.set_yticks(range(len(keys)), [_name(key) for key in keys])
+    time.axvline(TIME_TARGET, color=GREY, linewidth=0.8, linestyle=":")
+    memory.axvline(MEMORY_TARGET, color=GREY, linewidth=0.8, linestyle=":")
     for axis, label in (
         (time, "time of ours / theirs"),
-        (memory, "peak memory of ours / theirs"),
+        (memory, "memory of ours / theirs"),
         (floor, "time / softmax alone"),
     ):
+        axis.axvline(1, color=BLACK, linewidth=0.8)
         _log_axis(axis)
         axis.set_xlabel(label)
         axis.grid(axis="y", color=FAINT, linewidth=0.5)
-        axis.axvline(1, color=BLACK, linewidth=0.8)
         split = sum(key[1] != "MONAI" for key in keys) - 0.5
         axis.axhline(split, color=GREY, linewidth=0.8)
         axis.set_ylim(-0.6, len(keys) - 0.4)
-    figure.legend(handles=_handles(pairs), loc="outside lower center", ncols=5)
+    figure.legend(handles=_handles(pairs), loc="outside lower center", ncols=6)
     headline(figure, message(pairs, size))
     return figure
 
@@ -98,7 +101,11 @@ def _name(key: tuple[str, str, bool]) -> str:
 def _log_axis(axis: Axes) -> None:
     axis.set_xscale("log")
     low, high = axis.get_xlim()
-    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= t <= high]
+    ticks = [
+        t
+        for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+        if low <= t <= high
+    ]
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -118,4 +125,5 @@ def _handles(pairs: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], color=BLUE, marker="o", linestyle="", label="ours"),
         Line2D([], [], color=ORANGE, marker="o", linestyle="", label="theirs"),
         Line2D([], [], color=BLACK, lw=0.8, label="equal; the floor"),
+        Line2D([], [], color=GREY, lw=0.8, ls=":", label="median to reach"),
     ]

@@ -35,7 +35,7 @@ LOWEST = 1e-6  # smaller gradients are drawn here
 BLIND = 0.01  # share of the gradient that is left once the class is absent
 NOTICED = 0.01  # share of the range of a loss's values
 LINES = {"present": (BLUE, "-"), "absent": (VERMILION, "--")}
-ROW, HEAD, PICTURE, FOOT = 0.62, 1.0, 0.55, 0.8  # inches
+ROW, HEAD, PICTURE, FOOT = 0.62, 1.12, 0.55, 0.8  # inches
 ERRORS = {
     "shrinks": "radius lost / radius",
     "shifts": "shift / diameter",
