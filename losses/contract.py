@@ -563,6 +563,10 @@ _LOG_CLAMPED = (
     "its defect: the sigmoid is rounded before its logarithm, so that a confident false positive "
     "(logit above 17) costs 100 and has no gradient"
 )
+_ROOT_OF_0 = (
+    "a root of 1 - p or of 1 - D: float32 rounds what is nearly right to 0, where the root is "
+    "steepest and the loss is at its minimum"
+)
 _DISTANCES = "it measures distances"
 _NEIGHBOURS = "it looks at neighbours"
 
@@ -572,6 +576,9 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
         "published_combo": _LOG_OF_0,
         "published_bce_dice": _LOG_CLAMPED,
         "published_focal_mean_bce": _LOG_CLAMPED,
+        "exponential_logarithmic": _ROOT_OF_0,
+        "unified_focal": _ROOT_OF_0,
+        "asymmetric_unified_focal": _ROOT_OF_0,
     },
     "absent_classes": {"published_combo": _LOG_OF_0},
     "ignored_voxels": {

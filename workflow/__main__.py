@@ -18,9 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        _add_check, _add_losses, _add_schema, _add_configure, _add_dataset, _add_prepare,
-        _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures, _add_report,
-        _add_paper,
+        _add_check, _add_losses, _add_gallery, _add_schema, _add_configure, _add_dataset,
+        _add_prepare, _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures,
+        _add_report, _add_paper,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -147,6 +147,7 @@ def _losses(options) -> int:
     return 0
 
 
+<<<<<<< HEAD
 def _list_losses(options) -> None:
     from dataclasses import fields
 
@@ -213,6 +214,24 @@ def _check_loss(options) -> int:
         print(result, flush=True)
         failed += result.verdict == "FAILS"
     return 1 if failed else 0
+=======
+def _add_gallery(commands) -> None:
+    help = "draw how every loss and its gradient answer a prediction that gets worse"
+    parser = commands.add_parser("gallery", help=help, description=help)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("results/losses"))
+    parser.set_defaults(run=_gallery)
+
+
+def _gallery(options) -> None:
+    from workflow import files
+    from workflow.comparison import gallery
+    from workflow.reporting import figures_gallery
+
+    responses = gallery.responses()
+    files.write_table(options.out / "gallery.csv", responses)
+    for path in figures_gallery.write_gallery(responses, gallery.pictures(), options.out):
+        _say("%s", path)
+>>>>>>> bench
 
 
 def _add_schema(commands) -> None:

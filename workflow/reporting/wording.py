@@ -24,6 +24,17 @@ SPELLED = {
     "nll": "NLL",
     "gdl": "GDL",
     "fbeta": "F-beta",
+    "dou": "DoU",
+    "dt": "DT",
+    "hausdorff": "Hausdorff",
+    "liviaets": "LIVIAETS",
+    "mcc": "MCC",
+    "monai": "MONAI",
+    "nacl": "NACL",
+    "niftynet": "NiftyNet",
+    "nnunet": "nnU-Net",
+    "odyssey": "Odyssey",
+    "wasserstein": "Wasserstein",
 }
 
 

@@ -1,0 +1,1 @@
+"""What the losses cost: measured, beside the libraries that have them as well."""
