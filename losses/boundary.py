@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .base import About, SegmentationLoss, check_flag, check_number, weighted_mean
+from .base import About, SegmentationLoss, check_flag, check_number
 from .distance_maps import distances, signed_distances
 from .morphology import eroded
 from .overlap import Dice
 from .probabilities import probabilities
+from .reduction import reduced, reduced_voxels
 
 _FOREGROUND = (
     "left out: boundaries are those of foreground structures, as in the paper's code; a class "
@@ -65,15 +66,6 @@ class BoundaryLoss(SegmentationLoss):
             weights = weights.view(-1, *[1] * (labels.ndim - 1))
             weights = weights if kept is None else weights * kept
         return reduced(self.terms(p, labels, valid, classes), weights, kept, self.reduction)
-
-
-def reduced(terms: Tensor, weights: Tensor | None, kept: Tensor | None, reduction: str) -> Tensor:
-    """Terms reduced by weights (0 where ignored), or 0 where they are not ``kept``."""
-    if reduction == "none":
-        return terms if kept is None else terms * kept
-    if reduction == "sum":
-        return (terms if weights is None else terms * weights).sum()
-    return weighted_mean(terms, weights)
 
 
 def indicators(labels: Tensor, classes: range) -> Tensor:
@@ -262,11 +254,7 @@ class DistancePenalisedCrossEntropy(SegmentationLoss):
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = cross_entropy(logits, labels, reduction="none")
         terms = (1 + boundary_nearness(labels, valid, logits.shape[1])) * terms
-        weights = valid
-        if self.weight is not None:
-            weights = torch.as_tensor(self.weight).to(logits)[labels]
-            weights = weights if valid is None else weights * valid
-        return reduced(terms, weights, valid, self.reduction)
+        return reduced_voxels(terms, labels, valid, self.weight, self.reduction)
 
 
 def boundary_nearness(labels: Tensor, valid: Tensor | None, classes: int) -> Tensor:

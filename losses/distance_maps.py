@@ -105,7 +105,7 @@ def _diagonals(valid: Tensor) -> Tensor:
     """(B,): length of the diagonal of the box around the valid voxels of each image, >= 1."""
     squares = 0
     for axis in range(1, valid.ndim):
-        found = valid.movedim(axis, 1).flatten(2).any(2).int()
+        found = valid.movedim(axis, 1).unsqueeze(-1).flatten(2).any(2).int()
         squares = squares + (found.shape[1] - 1 - found.argmax(1) - found.flip(1).argmax(1)) ** 2
     return squares.float().sqrt().clamp_min(1)
 

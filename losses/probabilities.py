@@ -13,8 +13,8 @@ class _Softmax(Function):
     """Softmax along dimension 1.
 
     The gradient is p_j (h_j - sum_k p_k h_k), where only differences of the h matter. Counted from
-    the h of the likeliest class, that class drops out of the sum: what is left is as small as the
-    other probabilities, where the difference of two large numbers would leave rounding.
+    the h of the class that is likelier than 1/2, that class drops out of the sum: what is left is
+    as small as the other probabilities, where the difference of two large numbers would be noise.
     """
 
     @staticmethod
@@ -27,7 +27,7 @@ class _Softmax(Function):
     @once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> Tensor:
         (p,) = ctx.saved_tensors
-        slopes = slopes - slopes.gather(1, p.argmax(1, keepdim=True))
+        slopes = slopes - (p.round() * slopes).sum(1, keepdim=True)
         return torch._softmax_backward_data(slopes, p, 1, p.dtype)
 
 
