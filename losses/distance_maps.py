@@ -158,8 +158,7 @@ def _distance_to(mask: ndarray) -> ndarray:
         for to, of in (line[..., step:], line[..., :-step]), (line[..., :-step], line[..., step:]):
             np.minimum(to, of + integer(step), out=to)
         step *= 2
-    squared = line * line + integer(zero)
-    squared[line == length] = zero + furthest
+    squared = np.where(line < length, line * line + integer(zero), integer(zero + furthest))
     for axis in range(mask.ndim - 1):
         # Lines along the axis do not meet, so they can be taken a few at a time.
         lines = squared.swapaxes(0, axis)
