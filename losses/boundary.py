@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, max_pool1d, max_pool2d, max_pool3d
+from torch.nn.functional import cross_entropy
 
-from .base import About, SegmentationLoss, check_flag, check_number, weighted_mean
-from .distance_maps import signed_distances
+from .base import About, SegmentationLoss, check_flag, check_number
+from .distance_maps import distances, signed_distances
+from .morphology import eroded
 from .overlap import Dice
+from .probabilities import probabilities
+from .reduction import reduced, reduced_voxels
 
 _FOREGROUND = (
     "left out: boundaries are those of foreground structures, as in the paper's code; a class "
     "like any other with include_background=True"
 )
-_MEAN = "mean over the valid voxels of the batch and over classes"
+_MEAN = (
+    "mean over the valid voxels of the batch and over classes, class-weighted if weight is given"
+)
 
 
 class BoundaryLoss(SegmentationLoss):
-    """A mean over voxels and classes of what :meth:`terms` gives.
+    """A loss with a term for each voxel and class, which :meth:`terms` gives.
+
+    Reductions: ``"mean"`` is the mean over valid voxels and classes, weighted by class weight;
+    ``"sum"`` the sum of weight times term; ``"none"`` gives the terms without class weights, (B,
+    C, *spatial), C - 1 classes without background, 0 at ignored voxels.
 
     Args:
         include_background: give class 0 a boundary of its own as well.
+        weight: class weights of the mean, one for each class, background first, also when
+            ``include_background=False`` leaves the first one without effect.
         ignore_index: label of voxels to leave out; no distance is measured to them.
+        reduction: "mean", "sum" or "none".
     """
 
+    reductions = ("mean", "sum", "none")
+
     def __init__(
-        self, *, include_background: bool = False, ignore_index: int | None = None
+        self,
+        *,
+        include_background: bool = False,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
     ) -> None:
-        super().__init__(ignore_index=ignore_index)
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
         self.include_background = check_flag("include_background", include_background)
 
     def terms(self, p: Tensor, labels: Tensor, valid: Tensor | None, classes: range) -> Tensor:
@@ -39,8 +59,13 @@ class BoundaryLoss(SegmentationLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         classes = range(0 if self.include_background else 1, logits.shape[1])
-        terms = self.terms(logits.softmax(1)[:, classes.start :], labels, valid, classes)
-        return weighted_mean(terms, None if valid is None else valid.unsqueeze(1))
+        p = probabilities(logits)[:, classes.start :]
+        kept = weights = None if valid is None else valid.unsqueeze(1)
+        if self.weight is not None:
+            weights = torch.as_tensor(self.weight)[classes.start :].to(p)
+            weights = weights.view(-1, *[1] * (labels.ndim - 1))
+            weights = weights if kept is None else weights * kept
+        return reduced(self.terms(p, labels, valid, classes), weights, kept, self.reduction)
 
 
 def indicators(labels: Tensor, classes: range) -> Tensor:
@@ -54,8 +79,8 @@ class Boundary(BoundaryLoss):
     Distances are in voxels: phi is 0 at the rim of a structure (whose voxels so cost as little as
     background), 1 just outside, and below 0 deeper inside, as in the paper's code. The gradient
     flows through the prediction only, and nothing holds a thin structure: meant as a small term
-    beside a region loss, with a factor that rises in training from 0.01 by 0.01 an epoch (set
-    ``lambda_boundary`` of dice_boundary between epochs).
+    beside a region loss (dice_boundary), with a factor that the paper changes every epoch. The
+    loss has no such schedule: it is the trainer's.
 
     Args:
         **options: those of BoundaryLoss.
@@ -74,7 +99,8 @@ class Boundary(BoundaryLoss):
         smoothing="none",
         background=_FOREGROUND,
         absent_class="a class without a boundary in the image, absent or filling it, has distance "
-        "0 everywhere: no term and no gradient, so its false positives cost nothing of their own",
+        "0 everywhere, as in the paper's code: no term and no gradient, so its false positives "
+        "cost nothing of their own",
         value_range="the mean of min(phi, 0) to the mean of max(phi, 0); the perfect prediction "
         "has the lowest value, which is below 0 for a structure more than 2 voxels thick",
     )
@@ -90,6 +116,12 @@ class HausdorffDT(BoundaryLoss):
     Distances are in voxels; a class is predicted where its probability exceeds 1/2. Distances are
     constants of the gradient, which flows through the squared error only.
 
+    A boundary that does not exist, because a class is absent from or fills the reference or the
+    prediction, is as far away as anything in the image can be: its diagonal, which is also what
+    evaluations assign to the distance from an empty set. (With a distance of 0 there, as MONAI
+    has it, an absent class may be predicted everywhere for nothing, and to predict nothing of a
+    class costs less than one right voxel of it.)
+
     Args:
         alpha: exponent of the distance, > 0.
         **options: those of BoundaryLoss.
@@ -103,12 +135,14 @@ class HausdorffDT(BoundaryLoss):
         r" \left( d_{p_c}(i)^{\alpha} + d_{g_c}(i)^{\alpha} \right)",
         paper="Karimi, D., Salcudean, S. E. (2020). Reducing the Hausdorff distance in medical "
         "image segmentation with convolutional neural networks. IEEE Trans. Med. Imaging 39(2), "
-        "499-513. doi:10.1109/TMI.2019.2930068, arXiv:1904.10030",
+        "499-513. doi:10.1109/TMI.2019.2930068, arXiv:1904.10030 (which leaves the absent class "
+        "open: that rule is ours)",
         reduction=_MEAN,
         smoothing="none",
         background=_FOREGROUND,
-        absent_class="has no boundary in the reference (distance 0): it has a term, by the "
-        "distance to the predicted boundary, only while it is predicted somewhere",
+        absent_class="its boundary in the reference, and in the prediction while no probability "
+        "exceeds 1/2, is the diagonal of the image away: errors of an absent class cost the most, "
+        "and every probability of it is pushed down",
         value_range="[0, inf), in voxels to the power of alpha",
     )
 
@@ -120,10 +154,9 @@ class HausdorffDT(BoundaryLoss):
         # A class is predicted where p > 1/2, so nowhere two: the prediction is a label map as well.
         largest, index = p.detach().max(1)
         prediction = torch.where(largest > 0.5, index + classes.start, classes.stop)
-        to_prediction = signed_distances(prediction, valid, classes, keep=False).abs()
-        to_reference = signed_distances(labels, valid, classes).abs()
-        distances = to_prediction**self.alpha + to_reference**self.alpha
-        return (p - indicators(labels, classes)).square() * distances
+        weights = distances(labels, valid, classes).pow_(self.alpha)
+        weights += distances(prediction, valid, classes, keep=False).pow_(self.alpha)
+        return (p - indicators(labels, classes)).square() * weights
 
 
 class HausdorffErosion(BoundaryLoss):
@@ -177,18 +210,6 @@ class HausdorffErosion(BoundaryLoss):
         return total
 
 
-def eroded(values: Tensor) -> Tensor:
-    """(B, C, *spatial): minimum of each voxel and its neighbours along the axes."""
-    dimensions = values.ndim - 2
-    pool = (max_pool1d, max_pool2d, max_pool3d)[dimensions - 1]
-    lowest = values
-    for axis in range(dimensions):
-        window = [3 if d == axis else 1 for d in range(dimensions)]
-        along = -pool(-values, window, stride=1, padding=[w // 2 for w in window])
-        lowest = torch.minimum(lowest, along)
-    return lowest
-
-
 class DistancePenalisedCrossEntropy(SegmentationLoss):
     """Cross-entropy that counts up to twice near the boundary between two labels.
 
@@ -197,7 +218,9 @@ class DistancePenalisedCrossEntropy(SegmentationLoss):
     of that label in the image). It does not depend on the prediction.
 
     Args:
+        weight: class weights of the mean, one for each class.
         ignore_index: label of voxels to leave out; no distance is measured to them.
+        reduction: "mean", "sum" (of weighted terms) or "none" (unweighted term of each voxel).
     """
 
     name = "distance_penalised_cross_entropy"
@@ -210,20 +233,28 @@ class DistancePenalisedCrossEntropy(SegmentationLoss):
         "map loss penalty term for semantic segmentation. MIDL. arXiv:1908.03679; phi normalised "
         "as in the code of Ma, J. et al. (2021). Loss odyssey in medical image segmentation. "
         "doi:10.1016/j.media.2021.102035 (which then returns the unweighted mean)",
-        reduction="mean over all valid voxels of the batch, not divided by the sum of 1 + phi",
+        reduction="mean over all valid voxels of the batch, class-weighted if weight is given; not "
+        "divided by the sum of 1 + phi",
         smoothing="none",
         background="a class like any other",
         absent_class="no term of its own, as in cross-entropy; an image of one label has phi = 0",
         value_range="[0, inf); between cross-entropy and twice cross-entropy",
     )
+    reductions = ("mean", "sum", "none")
 
-    def __init__(self, *, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
+    def __init__(
+        self,
+        *,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = cross_entropy(logits, labels, reduction="none")
-        phi = boundary_nearness(labels, valid, logits.shape[1])
-        return weighted_mean((1 + phi) * terms, valid)
+        terms = (1 + boundary_nearness(labels, valid, logits.shape[1])) * terms
+        return reduced_voxels(terms, labels, valid, self.weight, self.reduction)
 
 
 def boundary_nearness(labels: Tensor, valid: Tensor | None, classes: int) -> Tensor:
@@ -242,8 +273,9 @@ class DiceBoundary(Dice):
     Args:
         lambda_dice: factor of the Dice loss, >= 0.
         lambda_boundary: factor of the boundary loss, >= 0. The paper starts at 0.01 and raises it
-            every epoch: set the attribute of this name between epochs.
-        **options: those of Dice; ``reduction`` is "mean".
+            every epoch. The loss has no such schedule: the trainer sets the attribute of this
+            name between epochs.
+        **options: those of Dice; ``weight`` acts on both terms, ``reduction`` is "mean".
     """
 
     name = "dice_boundary"
@@ -253,7 +285,7 @@ class DiceBoundary(Dice):
         formula=r"L = \lambda_D L_{\mathrm{Dice}} + \lambda_B L_{\mathrm{boundary}}",
         paper=Boundary.about.paper,
         reduction="Dice: mean over classes and images; boundary: mean over voxels and foreground "
-        "classes",
+        "classes; both class-weighted if weight is given",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
         background="a class like any other in Dice unless include_background=False; not in the "
         "boundary term",
@@ -269,7 +301,7 @@ class DiceBoundary(Dice):
         super().__init__(**options)
         self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
         self.lambda_boundary = check_number("lambda_boundary", lambda_boundary, 0)
-        self.boundary = Boundary()
+        self.boundary = Boundary(weight=self.weight)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         dice = super().compute(logits, labels, valid)
@@ -284,8 +316,9 @@ class DiceHausdorff(Dice):
         alpha: exponent of the distance, > 0.
         lambda_dice: factor of the Dice loss, >= 0.
         lambda_hausdorff: factor of the Hausdorff distance loss, >= 0. The paper sets it after each
-            epoch so that both terms have the same mean: set the attribute of this name.
-        **options: those of Dice; ``reduction`` is "mean".
+            epoch so that both terms have the same mean. The loss has no such schedule: the
+            trainer sets the attribute of this name.
+        **options: those of Dice; ``weight`` acts on both terms, ``reduction`` is "mean".
     """
 
     name = "dice_hausdorff"
@@ -295,12 +328,12 @@ class DiceHausdorff(Dice):
         formula=r"L = \lambda_D L_{\mathrm{Dice}} + \lambda_H L_{\mathrm{HD}}",
         paper=HausdorffDT.about.paper,
         reduction="Dice: mean over classes and images; Hausdorff: mean over voxels and foreground "
-        "classes",
+        "classes; both class-weighted if weight is given",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
         background="a class like any other in Dice unless include_background=False; not in the "
         "Hausdorff term",
-        absent_class="Dice: a term near 1 with almost no gradient; Hausdorff: a term only while "
-        "the class is predicted somewhere",
+        absent_class="Dice: a term near 1 with almost no gradient; Hausdorff: every probability of "
+        "it costs its square times the diagonal of the image to the power of alpha",
         value_range="[0, inf)",
     )
     reductions = ("mean",)
@@ -317,7 +350,7 @@ class DiceHausdorff(Dice):
         super().__init__(**options)
         self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
         self.lambda_hausdorff = check_number("lambda_hausdorff", lambda_hausdorff, 0)
-        self.hausdorff = HausdorffDT(alpha=alpha)
+        self.hausdorff = HausdorffDT(alpha=alpha, weight=self.weight)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         dice = super().compute(logits, labels, valid)

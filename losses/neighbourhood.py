@@ -6,7 +6,6 @@ has no boundary there, because its true extent is unknown.
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 import torch
@@ -15,7 +14,9 @@ from torch.nn.functional import pad
 
 from .base import About, check_number
 from .counts import soft_counts
+from .morphology import dilated, eroded
 from .overlap import OverlapLoss, RegionLoss, ratio
+from .probabilities import probabilities
 
 _BACKGROUND = "class 0 counts like the others; left out with include_background=False"
 _REDUCTION = (
@@ -70,12 +71,14 @@ class ClDice(RegionLoss):
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         first = 0 if self.include_background else 1
         classes = torch.arange(first, logits.shape[1], device=labels.device)
-        p = logits.softmax(1)[:, first:]
+        p = probabilities(logits)[:, first:]
         g = labels.unsqueeze(-1).eq(classes).movedim(-1, 1)
         kept = None if valid is None else valid.unsqueeze(1)
         g = (g if kept is None else g & kept).to(p.dtype)
         in_reference = self.share(soft_skeleton(p, kept, self.iterations), g)
-        in_prediction = self.share(soft_skeleton(g, kept, self.iterations), p)
+        with torch.no_grad():
+            skeleton = soft_skeleton(g, kept, self.iterations)
+        in_prediction = self.share(skeleton, p)
         terms = 1 - 2 * in_reference * in_prediction / (in_reference + in_prediction)
         terms = pad(terms, (first, 0))  # a column for the background that is left out
         counted = (
@@ -91,17 +94,6 @@ class ClDice(RegionLoss):
         return (inside + self.smooth) / (length + self.smooth)
 
 
-def spread(images: Tensor, axis: int) -> Tensor:
-    """Maximum of each voxel and its two neighbours along an axis."""
-    length = images.shape[axis]
-    if length == 1:
-        return images
-    pairs = images.narrow(axis, 0, length - 1).maximum(images.narrow(axis, 1, length - 1))
-    inner = pairs.narrow(axis, 0, length - 2).maximum(pairs.narrow(axis, 1, length - 2))
-    first, last = pairs.narrow(axis, 0, 1), pairs.narrow(axis, length - 2, 1)
-    return torch.cat([first, inner, last], axis)
-
-
 def soft_skeleton(images: Tensor, kept: Tensor | None, iterations: int) -> Tensor:
     """Skeleton of images (B, C, *spatial) in [0, 1], 0 at voxels that are not ``kept``.
 
@@ -109,16 +101,12 @@ def soft_skeleton(images: Tensor, kept: Tensor | None, iterations: int) -> Tenso
     removed at radius k it is 1 - prod_k (1 - r_k). Erosion takes the smallest value among the
     neighbours along the axes, dilation the largest of the whole neighbourhood, diagonals included.
     """
-    axes = range(2, images.ndim)
     outside = torch.ones_like(images)
     for _ in range(iterations + 1):
-        blocked = images if kept is None else images.masked_fill(~kept, 1)
-        eroded = -reduce(torch.maximum, (spread(-blocked, axis) for axis in axes))
-        opened = eroded if kept is None else eroded.masked_fill(~kept, 0)
-        for axis in axes:
-            opened = spread(opened, axis)
-        outside = outside * (1 - (images - opened).relu())
-        images = eroded
+        smaller = eroded(images if kept is None else images.masked_fill(~kept, 1))
+        opened = dilated(smaller if kept is None else smaller.masked_fill(~kept, 0))
+        outside = outside - outside * (images - opened).relu()
+        images = smaller
     skeleton = 1 - outside
     return skeleton if kept is None else skeleton * kept
 

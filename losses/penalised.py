@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from .base import About, SegmentationLoss, check_number, weighted_mean
 from .counts import soft_counts
+from .reduction import reduced_voxels
 
 
-class PenalisedCrossEntropy(SegmentationLoss):
-    """Mean cross-entropy plus alpha times a penalty.
-
-    Args:
-        alpha: factor of the penalty, >= 0; with 0 this is cross-entropy.
-        ignore_index: label of voxels to leave out.
-    """
-
-    def __init__(self, *, alpha: float = 1.0, ignore_index: int | None = None) -> None:
-        super().__init__(ignore_index=ignore_index)
-        self.alpha = check_number("alpha", alpha, 0)
-
-    def penalty(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        """Scalar."""
-        raise NotImplementedError
-
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        cross = weighted_mean(cross_entropy(logits, labels, reduction="none"), valid)
-        return cross + self.alpha * self.penalty(logits, labels, valid)
-
-
-class CrossEntropySizePrior(PenalisedCrossEntropy):
+class CrossEntropySizePrior(SegmentationLoss):
     """Cross-entropy plus the L1 distance between predicted and true proportions of the classes.
 
     Args:
         alpha: factor of the distance, >= 0; with 0 this is cross-entropy.
+        weight: class weights of the cross-entropy, one for each class; the prior has none.
         ignore_index: label of voxels to leave out.
     """
 
@@ -49,8 +32,9 @@ class CrossEntropySizePrior(PenalisedCrossEntropy):
         paper="Liu, B., Dolz, J., Galdran, A., Kobbi, R., Ben Ayed, I. (2024). Do we really need "
         "Dice? The hidden region-size biases of segmentation losses. Med. Image Anal. 91, 103015. "
         "doi:10.1016/j.media.2023.103015, arXiv:2104.08717",
-        reduction="cross-entropy: mean over valid voxels; prior: sum over classes, mean over "
-        "images",
+        reduction="cross-entropy: mean over valid voxels, class-weighted if weight is given; "
+        "prior: sum over classes, mean over images, without weights, because the proportions of "
+        "all classes hang together; it has no term for a voxel, hence no other reduction",
         smoothing="none",
         background="a class like any other",
         absent_class="its predicted proportion is pushed down to 0 as a whole, by cross-entropy "
@@ -58,19 +42,35 @@ class CrossEntropySizePrior(PenalisedCrossEntropy):
         value_range="[0, inf)",
     )
 
-    def penalty(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index)
+        self.alpha = check_number("alpha", alpha, 0)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        terms = cross_entropy(logits, labels, reduction="none")
+        cross = reduced_voxels(terms, labels, valid, self.weight, "mean")
         counts = soft_counts(logits, labels, valid)
         voxels = counts.reference.sum(1, keepdim=True).clamp_min(1)
         distance = ((counts.predicted - counts.reference) / voxels).abs().sum(1)
-        return weighted_mean(distance, counts.counted.squeeze(1))
+        return cross + self.alpha * weighted_mean(distance, counts.counted.squeeze(1))
 
 
-class Nacl(PenalisedCrossEntropy):
+class Nacl(SegmentationLoss):
     """Neighbour-aware calibration: logits are held near the class shares of the neighbourhood.
+
+    The paper sums the penalty over classes; here, as in its authors' code, it is their mean.
 
     Args:
         alpha: factor of the penalty, >= 0; with 0 this is cross-entropy.
+        weight: class weights of the mean, one for each class.
         ignore_index: label of voxels to leave out.
+        reduction: "mean", "sum" (of weighted terms) or "none" (unweighted term of each voxel).
     """
 
     name = "nacl"
@@ -83,20 +83,32 @@ class Nacl(PenalisedCrossEntropy):
         paper="Murugesan, B., Adiga, S., Liu, B., Lombaert, H., Ben Ayed, I., Dolz, J. (2023). "
         "Trust your neighbours: penalty-based constraints for model calibration. MICCAI. "
         "arXiv:2303.06268",
-        reduction="cross-entropy: mean over valid voxels; penalty: mean over valid voxels and "
-        "classes; N_i is the voxel with its valid neighbours, 3 voxels wide along each axis",
+        reduction="mean over valid voxels, class-weighted by the voxel's label if weight is given; "
+        "N_i is the voxel with its valid neighbours, 3 voxels wide along each axis",
         smoothing="none",
         background="a class like any other",
         absent_class="its logits are held near 0 and pushed down by cross-entropy",
         value_range="(0, inf): logits cannot be certain and near a share at once",
     )
 
-    def __init__(self, *, alpha: float = 0.1, ignore_index: int | None = None) -> None:
-        super().__init__(alpha=alpha, ignore_index=ignore_index)
+    reductions = ("mean", "sum", "none")
 
-    def penalty(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        distance = (logits - neighbour_shares(labels, valid, logits)).abs().mean(1)
-        return weighted_mean(distance, valid)
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.1,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
+        self.alpha = check_number("alpha", alpha, 0)
+
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        terms = cross_entropy(logits, labels, reduction="none")
+        penalty = (logits - neighbour_shares(labels, valid, logits)).abs().mean(1)
+        terms = terms + self.alpha * penalty
+        return reduced_voxels(terms, labels, valid, self.weight, self.reduction)
 
 
 def neighbour_shares(labels: Tensor, valid: Tensor | None, like: Tensor) -> Tensor:

@@ -177,8 +177,8 @@ def test_the_docstring_holds_formula_and_source_of_the_card(name):
         ("generalized_dice", {"generalized_dice", "base", "counts"}),
         ("lovasz_softmax", {"lovasz", "base", "counts", "odds"}),
         ("dice_metric", {"differences", "overlap", "base", "counts"}),
-        ("cl_dice", {"neighbourhood", "overlap", "base", "counts"}),
-        ("nacl", {"penalised", "base", "counts"}),
+        ("cl_dice", {"neighbourhood", "overlap", "base", "counts", "morphology", "probabilities"}),
+        ("nacl", {"penalised", "base", "counts", "reduction"}),
         (
             "dice_ce",
             {"compound", "distribution", "generalized_dice", "overlap", "base", "counts", "odds"},
