@@ -147,7 +147,6 @@ def _losses(options) -> int:
     return 0
 
 
-<<<<<<< HEAD
 def _list_losses(options) -> None:
     from dataclasses import fields
 
@@ -214,7 +213,8 @@ def _check_loss(options) -> int:
         print(result, flush=True)
         failed += result.verdict == "FAILS"
     return 1 if failed else 0
-=======
+
+
 def _add_gallery(commands) -> None:
     help = "draw how every loss and its gradient answer a prediction that gets worse"
     parser = commands.add_parser("gallery", help=help, description=help)
@@ -231,7 +231,6 @@ def _gallery(options) -> None:
     files.write_table(options.out / "gallery.csv", responses)
     for path in figures_gallery.write_gallery(responses, gallery.pictures(), options.out):
         _say("%s", path)
->>>>>>> bench
 
 
 def _add_schema(commands) -> None:
