@@ -95,7 +95,8 @@ class Boundary(BoundaryLoss):
         "(2019). Boundary loss for highly unbalanced segmentation. MIDL, PMLR 102, 285-296. "
         "arXiv:1812.07032; extended in Medical Image Analysis 67 (2021), "
         "doi:10.1016/j.media.2020.101851",
-        reduction=_MEAN,
+        reduction=_MEAN + "; the factor beside a region loss, which the paper changes every epoch, "
+        "is the trainer's matter",
         smoothing="none",
         background=_FOREGROUND,
         absent_class="a class without a boundary in the image, absent or filling it, has distance "
@@ -135,14 +136,13 @@ class HausdorffDT(BoundaryLoss):
         r" \left( d_{p_c}(i)^{\alpha} + d_{g_c}(i)^{\alpha} \right)",
         paper="Karimi, D., Salcudean, S. E. (2020). Reducing the Hausdorff distance in medical "
         "image segmentation with convolutional neural networks. IEEE Trans. Med. Imaging 39(2), "
-        "499-513. doi:10.1109/TMI.2019.2930068, arXiv:1904.10030 (which leaves the absent class "
-        "open: that rule is ours)",
+        "499-513. doi:10.1109/TMI.2019.2930068, arXiv:1904.10030",
         reduction=_MEAN,
         smoothing="none",
         background=_FOREGROUND,
         absent_class="its boundary in the reference, and in the prediction while no probability "
         "exceeds 1/2, is the diagonal of the image away: errors of an absent class cost the most, "
-        "and every probability of it is pushed down",
+        "and every probability of it is pushed down (a rule of ours; in MONAI the distance is 0)",
         value_range="[0, inf), in voxels to the power of alpha",
     )
 

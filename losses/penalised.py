@@ -64,7 +64,7 @@ class CrossEntropySizePrior(SegmentationLoss):
 class Nacl(SegmentationLoss):
     """Neighbour-aware calibration: logits are held near the class shares of the neighbourhood.
 
-    The paper sums the penalty over classes; here, as in its authors' code, it is their mean.
+    The paper sums the penalty over classes; here, as in MONAI, it is their mean.
 
     Args:
         alpha: factor of the penalty, >= 0; with 0 this is cross-entropy.
