@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .base import About, SegmentationLoss, check_flag, check_number
+from .counts import class_masks
 from .distance_maps import distances, signed_distances
 from .morphology import eroded
 from .overlap import Dice
 from .probabilities import probabilities
 from .reduction import reduced, reduced_voxels
+from .sums import Sum
 
 _FOREGROUND = (
     "left out: boundaries are those of foreground structures, as in the paper's code; a class "
@@ -61,8 +63,9 @@ class BoundaryLoss(SegmentationLoss):
         classes = range(0 if self.include_background else 1, logits.shape[1])
         p = probabilities(logits)[:, classes.start :]
         kept = weights = None if valid is None else valid.unsqueeze(1)
-        if self.weight is not None:
-            weights = torch.as_tensor(self.weight)[classes.start :].to(p)
+        weight = self.per_class("weight", logits)
+        if weight is not None:
+            weights = weight[classes.start :]
             weights = weights.view(-1, *[1] * (labels.ndim - 1))
             weights = weights if kept is None else weights * kept
         return reduced(self.terms(p, labels, valid, classes), weights, kept, self.reduction)
@@ -70,7 +73,8 @@ class BoundaryLoss(SegmentationLoss):
 
 def indicators(labels: Tensor, classes: range) -> Tensor:
     """(B, len(classes), *spatial): 1 where a class is the label, else 0."""
-    return torch.stack([labels == label for label in classes], 1).byte()
+    masks = class_masks(labels, classes.stop)[:, classes.start :]
+    return masks.view(len(labels), len(classes), *labels.shape[1:]).byte()
 
 
 class Boundary(BoundaryLoss):
@@ -254,7 +258,9 @@ class DistancePenalisedCrossEntropy(SegmentationLoss):
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = cross_entropy(logits, labels, reduction="none")
         terms = (1 + boundary_nearness(labels, valid, logits.shape[1])) * terms
-        return reduced_voxels(terms, labels, valid, self.weight, self.reduction)
+        return reduced_voxels(
+            terms, labels, valid, self.per_class("weight", logits), self.reduction
+        )
 
 
 def boundary_nearness(labels: Tensor, valid: Tensor | None, classes: int) -> Tensor:
@@ -267,7 +273,7 @@ def boundary_nearness(labels: Tensor, valid: Tensor | None, classes: int) -> Ten
     return nearness.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
-class DiceBoundary(Dice):
+class DiceBoundary(Sum, Dice):
     """Dice loss plus boundary loss of the foreground, both of the softmax.
 
     Args:
@@ -292,24 +298,19 @@ class DiceBoundary(Dice):
         absent_class="Dice: a term near 1 with almost no gradient; boundary: no term",
         value_range="from lambda_B times the lowest boundary loss, the perfect prediction",
     )
-    reductions = ("mean",)
-    soft_labels = False
 
     def __init__(
         self, *, lambda_dice: float = 1.0, lambda_boundary: float = 1.0, **options: Any
     ) -> None:
         super().__init__(**options)
-        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
-        self.lambda_boundary = check_number("lambda_boundary", lambda_boundary, 0)
+        self.set_factors(lambda_dice=lambda_dice, lambda_boundary=lambda_boundary)
         self.boundary = Boundary(weight=self.weight)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        dice = super().compute(logits, labels, valid)
-        boundary = self.boundary.compute(logits, labels, valid)
-        return self.lambda_dice * dice + self.lambda_boundary * boundary
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        return self.boundary.compute(logits, labels, valid)
 
 
-class DiceHausdorff(Dice):
+class DiceHausdorff(Sum, Dice):
     """Dice loss plus Hausdorff distance loss (distance transform) of the foreground.
 
     Args:
@@ -336,8 +337,6 @@ class DiceHausdorff(Dice):
         "it costs its square times the diagonal of the image to the power of alpha",
         value_range="[0, inf)",
     )
-    reductions = ("mean",)
-    soft_labels = False
 
     def __init__(
         self,
@@ -348,11 +347,8 @@ class DiceHausdorff(Dice):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.lambda_dice = check_number("lambda_dice", lambda_dice, 0)
-        self.lambda_hausdorff = check_number("lambda_hausdorff", lambda_hausdorff, 0)
+        self.set_factors(lambda_dice=lambda_dice, lambda_hausdorff=lambda_hausdorff)
         self.hausdorff = HausdorffDT(alpha=alpha, weight=self.weight)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        dice = super().compute(logits, labels, valid)
-        hausdorff = self.hausdorff.compute(logits, labels, valid)
-        return self.lambda_dice * dice + self.lambda_hausdorff * hausdorff
+    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        return self.hausdorff.compute(logits, labels, valid)

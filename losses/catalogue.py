@@ -29,7 +29,7 @@ from .base import About, SegmentationLoss
 
 _FOLDER = Path(__file__).resolve().parent
 _PACKAGE = __package__
-_NOT_LOSSES = {"base", "catalogue", "contract", "counts", "odds"}
+_NOT_LOSSES = {"base", "catalogue", "contract"}
 _MEASURED = _FOLDER / "measured.csv"  # written by python -m benchmarks.cards
 
 # The 20 losses that Ma et al. compare: doi:10.1016/j.media.2021.102035

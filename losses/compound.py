@@ -9,32 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
-from .base import About, SegmentationLoss, check_number, check_vector, weighted_mean
+from .base import About, check_number, check_vector, weighted_mean
 from .counts import SoftCounts, class_masks
-from .distribution import focal_terms, topk_mean, voxel_weights
+from .distribution import focal_terms, topk_mean
 from .generalized_dice import GeneralizedDice
 from .odds import log_odds
 from .overlap import Dice, OverlapLoss, power
-
-
-class Sum(SegmentationLoss):
-    """The sum of the region loss it is mixed in before and of a second term of the same logits."""
-
-    reductions = ("mean",)
-    soft_labels = False
-
-    def set_factors(self, **factors: float) -> None:
-        """The factors of the region loss and of the second term, by the names of their options."""
-        self.factors = {name: check_number(name, value, 0) for name, value in factors.items()}
-
-    def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        """The second term, from the arguments of compute."""
-        raise NotImplementedError
-
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        first, second = self.factors.values()
-        region = super().compute(logits, labels, valid)
-        return first * region + second * self.second(logits, labels, valid)
+from .reduction import reduced_voxels, voxel_weights
+from .sums import Sum
 
 
 class DiceCE(Sum, Dice):
@@ -70,7 +52,7 @@ class DiceCE(Sum, Dice):
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = cross_entropy(logits, labels, reduction="none")
-        return weighted_mean(terms, voxel_weights(labels, valid, self.per_class("weight", logits)))
+        return reduced_voxels(terms, labels, valid, self.per_class("weight", logits))
 
 
 class DiceFocal(Sum, Dice):
@@ -116,7 +98,7 @@ class DiceFocal(Sum, Dice):
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = focal_terms(logits, labels, self.gamma, self.alpha)
-        return weighted_mean(terms, voxel_weights(labels, valid, self.per_class("weight", logits)))
+        return reduced_voxels(terms, labels, valid, self.per_class("weight", logits))
 
 
 class DiceBCE(Sum, Dice):
@@ -425,8 +407,8 @@ class UnifiedFocal(OverlapLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         tversky = super().compute(logits, labels, valid)
-        weights = voxel_weights(labels, valid, self.per_class("weight", logits))
-        focal = weighted_mean(self.focal(logits, labels), weights)
+        weight = self.per_class("weight", logits)
+        focal = reduced_voxels(self.focal(logits, labels), labels, valid, weight)
         return self.lambda_focal * focal + (1 - self.lambda_focal) * tversky
 
 

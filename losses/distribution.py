@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .base import About, SegmentationLoss, check_number, weighted_mean
+from .reduction import reduced_voxels, voxel_weights
 
 _WEIGHTED_MEAN = (
     "mean over all valid voxels of the batch, class-weighted if weight is given; "
@@ -32,24 +33,8 @@ class VoxelLoss(SegmentationLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = self.terms(logits, labels)
-        if self.reduction == "none":
-            return terms if valid is None else terms * valid
-        weights = voxel_weights(labels, valid, self.per_class("weight", logits))
-        if self.reduction == "sum":
-            return (terms if weights is None else terms * weights).sum()
-        return weighted_mean(terms, weights)
-
-
-def voxel_weights(labels: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    """Weight of each voxel: that of its label, 0 where ignored; None if all are 1.
-
-    With soft labels it is the mean weight of the label.
-    """
-    if weight is None:
-        return valid
-    if labels.is_floating_point():
-        return torch.einsum("bc...,c->b...", labels, weight)
-    return weight[labels] if valid is None else weight[labels] * valid
+        weight = self.per_class("weight", logits)
+        return reduced_voxels(terms, labels, valid, weight, self.reduction)
 
 
 def focal_terms(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> Tensor:
@@ -264,7 +249,7 @@ class BalancedCrossEntropy(SegmentationLoss):
         volumes = counted.flatten().bincount(minlength=logits.shape[1])
         weight = 1 / volumes.to(logits.dtype).clamp_min(1)
         terms = cross_entropy(logits, labels, reduction="none")
-        return weighted_mean(terms, voxel_weights(labels, valid, weight))
+        return reduced_voxels(terms, labels, valid, weight)
 
 
 class LabelSmoothingCrossEntropy(VoxelLoss):

@@ -13,16 +13,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .base import About, check_number
-from .counts import soft_counts
+from .counts import class_masks, soft_counts
 from .morphology import dilated, eroded
-from .overlap import OverlapLoss, RegionLoss, ratio
+from .overlap import BACKGROUND, REDUCTION, OverlapLoss, RegionLoss, ratio
 from .probabilities import probabilities
-
-_BACKGROUND = "class 0 counts like the others; left out with include_background=False"
-_REDUCTION = (
-    "mean over classes and images (batch=True: over classes of the pooled batch), class-weighted "
-    "if weight is given"
-)
 
 
 class ClDice(RegionLoss):
@@ -46,7 +40,7 @@ class ClDice(RegionLoss):
         r" T_s = \frac{\sum_i S(g)_i p_i}{\sum_i S(g)_i}",
         paper="Shit, S. et al. (2021). clDice: a novel topology-preserving loss function for "
         "tubular structure segmentation. CVPR. doi:10.1109/CVPR46437.2021.01629, arXiv:2003.07311",
-        reduction=_REDUCTION,
+        reduction=REDUCTION,
         smoothing="smooth above and below the fraction lines of both terms, 1 voxel",
         background="left out; include_background=True counts class 0 like the others",
         absent_class="T_s is 1 and T_p = smooth / (sum S(p) + smooth): the predicted skeleton is "
@@ -132,9 +126,9 @@ class BoundaryDou(OverlapLoss):
         r" (1 + \alpha_c) \sum_i p_{ic} g_{ic}}, \quad \alpha_c = 1 - \frac{2 B_c}{V_c}",
         paper="Sun, F., Luo, Z., Li, S. (2023). Boundary difference over union loss for medical "
         "image segmentation. MICCAI. arXiv:2308.00220",
-        reduction=_REDUCTION + "; B boundary voxels of V, alpha kept within [0, max_alpha]",
+        reduction=REDUCTION + "; B boundary voxels of V, alpha kept within [0, max_alpha]",
         smoothing="of 1 - L: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
-        background=_BACKGROUND,
+        background=BACKGROUND,
         absent_class="counts like any other class: the term is near 1 unless its predicted volume "
         "falls below the smoothing; until then its gradient is almost 0",
         value_range="[0, 1)",
@@ -148,9 +142,8 @@ class BoundaryDou(OverlapLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         counts = soft_counts(logits, labels, valid, squared=True)
-        classes = torch.arange(logits.shape[1], device=labels.device).view(-1, 1)
         on_boundary = boundary(labels, valid).flatten(1).unsqueeze(1)
-        length = ((labels.flatten(1).unsqueeze(1) == classes) & on_boundary).sum(2)
+        length = (class_masks(labels, logits.shape[1]) & on_boundary).sum(2)
         if self.batch:
             counts, length = counts.pooled(), length.sum(0, keepdim=True)
         alpha = (1 - 2 * length / counts.reference.clamp_min(1)).clamp(0, self.max_alpha)

@@ -54,7 +54,7 @@ class CrossEntropySizePrior(SegmentationLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = cross_entropy(logits, labels, reduction="none")
-        cross = reduced_voxels(terms, labels, valid, self.weight, "mean")
+        cross = reduced_voxels(terms, labels, valid, self.per_class("weight", logits))
         counts = soft_counts(logits, labels, valid)
         voxels = counts.reference.sum(1, keepdim=True).clamp_min(1)
         distance = ((counts.predicted - counts.reference) / voxels).abs().sum(1)
@@ -108,7 +108,9 @@ class Nacl(SegmentationLoss):
         terms = cross_entropy(logits, labels, reduction="none")
         penalty = (logits - neighbour_shares(labels, valid, logits)).abs().mean(1)
         terms = terms + self.alpha * penalty
-        return reduced_voxels(terms, labels, valid, self.weight, self.reduction)
+        return reduced_voxels(
+            terms, labels, valid, self.per_class("weight", logits), self.reduction
+        )
 
 
 def neighbour_shares(labels: Tensor, valid: Tensor | None, like: Tensor) -> Tensor:

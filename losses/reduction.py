@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -30,12 +28,20 @@ def reduced_voxels(
     terms: Tensor,
     labels: Tensor,
     valid: Tensor | None,
-    weight: Sequence[float] | Tensor | None,
-    reduction: str,
+    weight: Tensor | None,
+    reduction: str = "mean",
 ) -> Tensor:
     """Terms (B, *spatial) reduced, each weighted by the class weight of its voxel's label."""
-    weights = valid
-    if weight is not None:
-        weights = torch.as_tensor(weight).to(terms)[labels]
-        weights = weights if valid is None else weights * valid
-    return reduced(terms, weights, valid, reduction)
+    return reduced(terms, voxel_weights(labels, valid, weight), valid, reduction)
+
+
+def voxel_weights(labels: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    """Weight of each voxel: that of its label, 0 where ignored; None if all are 1.
+
+    With soft labels it is the mean weight of the label.
+    """
+    if weight is None:
+        return valid
+    if labels.is_floating_point():
+        return torch.einsum("bc...,c->b...", labels, weight)
+    return weight[labels] if valid is None else weight[labels] * valid

@@ -172,7 +172,7 @@ def test_the_docstring_holds_formula_and_source_of_the_card(name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("cross_entropy", {"distribution", "base"}),
+        ("cross_entropy", {"distribution", "base", "reduction"}),
         ("dice", {"overlap", "base", "counts"}),
         ("generalized_dice", {"generalized_dice", "base", "counts"}),
         ("lovasz_softmax", {"lovasz", "base", "counts", "odds"}),
@@ -181,7 +181,8 @@ def test_the_docstring_holds_formula_and_source_of_the_card(name):
         ("nacl", {"penalised", "base", "counts", "reduction"}),
         (
             "dice_ce",
-            {"compound", "distribution", "generalized_dice", "overlap", "base", "counts", "odds"},
+            {"compound", "distribution", "generalized_dice", "overlap", "base", "counts", "odds"}
+            | {"reduction", "sums"},
         ),
         *((name, {"as_published", "base"}) for name in PUBLISHED),
     ],
