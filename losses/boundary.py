@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from .base import About, SegmentationLoss, check_flag, check_number
 from .counts import class_masks
 from .distance_maps import distances, signed_distances
 from .morphology import eroded
 from .overlap import Dice
-from .probabilities import probabilities
+from .probabilities import cross_entropies, probabilities
 from .reduction import reduced, reduced_voxels
 from .sums import Sum
 
@@ -256,7 +255,7 @@ class DistancePenalisedCrossEntropy(SegmentationLoss):
         super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropies(logits, labels)
         terms = (1 + boundary_nearness(labels, valid, logits.shape[1])) * terms
         return reduced_voxels(
             terms, labels, valid, self.per_class("weight", logits), self.reduction

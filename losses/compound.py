@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, softplus
+from torch.nn.functional import softplus
 
 from .base import About, check_number, check_vector, weighted_mean
 from .counts import SoftCounts, class_masks
@@ -15,6 +15,7 @@ from .distribution import focal_terms, topk_mean
 from .generalized_dice import GeneralizedDice
 from .odds import log_odds
 from .overlap import Dice, OverlapLoss, power
+from .probabilities import cross_entropies
 from .reduction import reduced_voxels, voxel_weights
 from .sums import Sum
 
@@ -51,7 +52,7 @@ class DiceCE(Sum, Dice):
         self.set_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropies(logits, labels)
         return reduced_voxels(terms, labels, valid, self.per_class("weight", logits))
 
 
@@ -180,7 +181,7 @@ class DiceTopk(Sum, Dice):
         self.set_factors(lambda_dice=lambda_dice, lambda_topk=lambda_topk)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropies(logits, labels)
         weights = voxel_weights(labels, valid, self.per_class("weight", logits))
         return topk_mean(terms, weights, valid, self.k)
 
@@ -217,7 +218,7 @@ class GeneralizedDiceCE(Sum, GeneralizedDice):
         self.set_factors(lambda_gdl=lambda_gdl, lambda_ce=lambda_ce)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        return weighted_mean(cross_entropy(logits, labels, reduction="none"), valid)
+        return weighted_mean(cross_entropies(logits, labels), valid)
 
 
 class GeneralizedDiceFocal(Sum, GeneralizedDice):
@@ -328,7 +329,7 @@ class ExponentialLogarithmic(Sum, Dice):
         return power(-self.score(counts).log(), self.gamma_dice)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        cross = power(cross_entropy(logits, labels, reduction="none"), self.gamma_ce)
+        cross = power(cross_entropies(logits, labels), self.gamma_ce)
         weight = self.class_weights(logits, labels if valid is None else labels[valid])
         return weighted_mean(weight[labels] * cross, valid)
 
@@ -494,7 +495,7 @@ class Combo(Dice):
 def binary_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(B, *spatial) each: means over classes of -g log p and of -(1 - g) log(1 - p)."""
     classes = logits.shape[1]
-    positive = cross_entropy(logits, labels, reduction="none")  # -log p of the label's class
+    positive = cross_entropies(logits, labels)  # -log p of the label's class
     masks = class_masks(labels, classes).view_as(logits)
     negative = softplus(log_odds(logits)).masked_fill(masks, 0).sum(1)
     return positive / classes, negative / classes

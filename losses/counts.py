@@ -63,6 +63,7 @@ def soft_counts(
         p, g = logits.softmax(1), labels.flatten(2)
         sums = ((p * g), p.square() if squared else p, g.square() if squared else g)
         return SoftCounts(*(values.sum(2) for values in sums))
+    valid = None if valid is None else valid.flatten(1)
     return SoftCounts(*_Counts.apply(logits, labels.flatten(1), valid, squared))
 
 
@@ -72,6 +73,7 @@ def soft_confusion(logits: Tensor, labels: Tensor, valid: Tensor | None = None) 
     The rows add up to the volumes in the reference; the arguments are those of soft_counts, with a
     label map.
     """
+    valid = None if valid is None else valid.flatten(1)
     return _Confusion.apply(logits.flatten(2), labels.flatten(1), valid)
 
 
@@ -87,42 +89,61 @@ def _indicators(labels: Tensor, like: Tensor) -> Iterator[Tensor]:
         yield torch.eq(labels, label, out=memory)
 
 
-def _prepare(logits: Tensor, labels: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Probabilities (B, C, N) and labels (B, N), the latter in as few bytes as they need.
+def _by_image(
+    logits: Tensor, labels: Tensor, valid: Tensor | None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For each image its index, probabilities (1, C, N) and labels (N).
 
-    Ignored voxels have the label of no class and the probabilities 0: they add nothing to a sum,
-    and have no gradient.
+    The probabilities are always in the same piece of memory. Ignored voxels have the label of no
+    class and the probabilities 0: they add nothing to a sum, and have no gradient.
     """
-    p, classes = logits.softmax(1), logits.shape[1]
-    labels = labels.to(torch.uint8 if classes < 256 else torch.int64)
-    if valid is None:
-        return p, labels
-    ignored = ~valid.flatten(1)
-    return p.masked_fill_(ignored.unsqueeze(1), 0), labels.masked_fill(ignored, classes)
+    classes = logits.shape[1]
+    p = logits.new_empty(1, *logits.shape[1:])  # contiguous, as the kernel takes for granted
+    for image in range(len(logits)):
+        torch.softmax(logits[image : image + 1], 1, out=p)
+        # in as few bytes as they need, because they are compared with every class
+        of_image = labels[image].to(torch.uint8 if classes < 256 else torch.int64)
+        if valid is not None:
+            ignored = ~valid[image]
+            p.masked_fill_(ignored, 0)
+            of_image = of_image.masked_fill(ignored, classes)
+        yield image, p, of_image
 
 
-def _softmax_backward(gradient: Tensor, p: Tensor) -> Tensor:
-    """Gradient for the logits from that for the probabilities, in its place.
+def _indicators(labels: Tensor, like: Tensor) -> Iterator[Tensor]:
+    """(N) for each class in turn: 1 where it is the label, all in one piece of memory."""
+    memory = like.new_empty(labels.shape)
+    for label in range(like.shape[1]):
+        yield torch.eq(labels, label, out=memory)
+
+
+def _softmax_backward(gradient: Tensor, p: Tensor) -> None:
+    """Turns the gradient for the probabilities into that for the logits, in its place.
 
     The kernel has read all classes of a voxel before it writes one.
     """
-    return torch.ops.aten._softmax_backward_data.out(gradient, p, 1, p.dtype, grad_input=gradient)
+    torch.ops.aten._softmax_backward_data.out(gradient, p, 1, p.dtype, grad_input=gradient)
 
 
 class _Counts(Function):
-    """Overlap, predicted and reference. Saves the probabilities, as softmax alone would."""
+    """Overlap, predicted and reference.
+
+    Nothing of the size of the logits is kept for the backward pass: to compute the softmax again
+    takes less time than to write it to memory and to read it there.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None, squared: bool
     ) -> tuple[Tensor, ...]:
-        p, labels = _prepare(logits, labels, valid)
-        predicted = p.square().sum(2) if squared else p.sum(2)
-        overlap, reference = torch.empty_like(predicted), torch.empty_like(predicted)
-        for label, g in enumerate(_indicators(labels, p)):
-            reference[:, label] = g.sum(1)
-            overlap[:, label] = g.mul_(p[:, label]).sum(1)
-        ctx.save_for_backward(p, labels)
+        overlap = logits.new_empty(logits.shape[:2])
+        predicted, reference = torch.empty_like(overlap), torch.empty_like(overlap)
+        for image, p, of_image in _by_image(logits, labels, valid):
+            predicted[image] = (p.square() if squared else p).sum(2)[0]
+            for label, g in enumerate(_indicators(of_image, p)):
+                reference[image, label] = g.sum()
+                overlap[image, label] = g.mul_(p[0, label]).sum()
+        ctx.save_for_backward(logits, labels, valid)
         ctx.squared = squared
         ctx.mark_non_differentiable(reference)
         return overlap, predicted, reference
@@ -130,30 +151,39 @@ class _Counts(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, overlap: Tensor, predicted: Tensor, _: Tensor) -> tuple:
-        p, labels = ctx.saved_tensors
-        gradient = torch.empty_like(p)  # overlap g + predicted, or overlap g + 2 predicted p
-        for label, g in enumerate(_indicators(labels, p)):
-            slope = predicted[:, label, None]
-            torch.mul(g, overlap[:, label, None], out=gradient[:, label])
-            gradient[:, label].add_(2 * slope * p[:, label] if ctx.squared else slope)
-        return _softmax_backward(gradient, p), None, None, None
+        logits, labels, valid = ctx.saved_tensors
+        gradient = logits.new_empty(
+            logits.shape
+        )  # overlap g + predicted, or overlap g + 2 predicted p
+        for image, p, of_image in _by_image(logits, labels, valid):
+            for label, g in enumerate(_indicators(of_image, p)):
+                slope = predicted[image, label]
+                torch.mul(g, overlap[image, label], out=gradient[image, label])
+                gradient[image, label].add_(2 * slope * p[0, label] if ctx.squared else slope)
+            _softmax_backward(gradient[image : image + 1], p)
+        return gradient, None, None, None
 
 
 class _Confusion(Function):
-    """The soft confusion matrix. Saves the probabilities, as softmax alone would."""
+    """The soft confusion matrix; see _Counts for what is kept."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        p, labels = _prepare(logits, labels, valid)
-        rows = [torch.bmm(p, g.unsqueeze(2)).squeeze(2) for g in _indicators(labels, p)]
-        ctx.save_for_backward(p, labels)
-        return torch.stack(rows, 1)
+        batch, classes = logits.shape[:2]
+        confusion = logits.new_empty(batch, classes, classes)
+        for image, p, of_image in _by_image(logits, labels, valid):
+            for label, g in enumerate(_indicators(of_image, p)):
+                confusion[image, label] = p[0] @ g
+        ctx.save_for_backward(logits, labels, valid)
+        return confusion
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, rows: Tensor) -> tuple:
-        p, labels = ctx.saved_tensors
-        gradient = torch.zeros_like(p)
-        for label, g in enumerate(_indicators(labels, p)):
-            gradient.baddbmm_(rows[:, label].unsqueeze(2), g.unsqueeze(1))
-        return _softmax_backward(gradient, p), None, None
+        logits, labels, valid = ctx.saved_tensors
+        gradient = logits.new_zeros(logits.shape)
+        for image, p, of_image in _by_image(logits, labels, valid):
+            for label, g in enumerate(_indicators(of_image, p)):
+                gradient[image].addr_(rows[image, label], g)
+            _softmax_backward(gradient[image : image + 1], p)
+        return gradient, None, None

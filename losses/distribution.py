@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .base import About, SegmentationLoss, check_number, weighted_mean
+from .probabilities import cross_entropies
 from .reduction import reduced_voxels, voxel_weights
 
 _WEIGHTED_MEAN = (
@@ -39,7 +40,7 @@ class VoxelLoss(SegmentationLoss):
 
 def focal_terms(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> Tensor:
     """(B, *spatial): the focal loss of each voxel."""
-    cross = cross_entropy(logits, labels, reduction="none")
+    cross = cross_entropies(logits, labels)
     # -expm1(-x) is 1 - p without cancellation. At p = 1 its power has an infinite slope when
     # gamma < 1, which meets a factor of 0: the floor keeps that product 0 instead of NaN.
     wrong = (-torch.expm1(-cross)).clamp_min(torch.finfo(cross.dtype).tiny)
@@ -76,7 +77,7 @@ class CrossEntropy(VoxelLoss):
         super().__init__(ignore_index=ignore_index, reduction=reduction)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, reduction="none")
+        return cross_entropies(logits, labels)
 
 
 class WeightedCrossEntropy(VoxelLoss):
@@ -116,7 +117,7 @@ class WeightedCrossEntropy(VoxelLoss):
         super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, reduction="none")
+        return cross_entropies(logits, labels)
 
 
 class Focal(VoxelLoss):
@@ -202,7 +203,7 @@ class TopkCrossEntropy(SegmentationLoss):
         self.k = check_number("k", k, 0, 100, above=True)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropies(logits, labels)
         weight = self.per_class("weight", logits)
         return topk_mean(terms, voxel_weights(labels, valid, weight), valid, self.k)
 
@@ -248,7 +249,7 @@ class BalancedCrossEntropy(SegmentationLoss):
         counted = labels if valid is None else labels[valid]
         volumes = counted.flatten().bincount(minlength=logits.shape[1])
         weight = 1 / volumes.to(logits.dtype).clamp_min(1)
-        terms = cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropies(logits, labels)
         return reduced_voxels(terms, labels, valid, weight)
 
 
@@ -333,5 +334,5 @@ class GeneralisedCrossEntropy(VoxelLoss):
         self.q = check_number("q", q, 0, 1, above=True)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        log_p = -cross_entropy(logits, labels, reduction="none")
+        log_p = -cross_entropies(logits, labels)
         return -torch.expm1(self.q * log_p) / self.q

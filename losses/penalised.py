@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from .base import About, SegmentationLoss, check_number, weighted_mean
 from .counts import soft_counts
+from .probabilities import cross_entropies
 from .reduction import reduced_voxels
 
 
@@ -53,7 +54,7 @@ class CrossEntropySizePrior(SegmentationLoss):
         self.alpha = check_number("alpha", alpha, 0)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropies(logits, labels)
         cross = reduced_voxels(terms, labels, valid, self.per_class("weight", logits))
         counts = soft_counts(logits, labels, valid)
         voxels = counts.reference.sum(1, keepdim=True).clamp_min(1)
@@ -105,7 +106,7 @@ class Nacl(SegmentationLoss):
         self.alpha = check_number("alpha", alpha, 0)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropies(logits, labels)
         penalty = (logits - neighbour_shares(labels, valid, logits)).abs().mean(1)
         terms = terms + self.alpha * penalty
         return reduced_voxels(

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from losses.counts import class_masks, soft_confusion, soft_counts
 from losses.odds import log_odds
+from losses.probabilities import cross_entropies
 
 
 def case(classes=4, ignored=True):
@@ -95,3 +96,26 @@ def test_log_odds_keep_value_and_gradient_where_a_probability_rounds_to_one(gap)
     assert_close(odds[0, 0, 0], torch.tensor(gap - math.log(2)))
     (slope,) = torch.autograd.grad(odds[0, 0, 0], logits)
     assert_close(slope.flatten(), torch.tensor([1.0, -0.5, -0.5]))
+
+
+def test_cross_entropies_are_those_of_torch():
+    logits, labels, _ = case()
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert_close(cross_entropies(logits, labels), expected)
+    assert_close(
+        gradients([cross_entropies(logits, labels)], logits), gradients([expected], logits)
+    )
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_the_gradients_of_the_sums_are_numerically_right(squared):
+    logits, labels, valid = case()
+    logits, labels, valid = (
+        logits[..., :2].detach().requires_grad_(),
+        labels[..., :2],
+        valid[..., :2],
+    )
+    check = torch.autograd.gradcheck
+    assert check(lambda z: tuple(soft_counts(z, labels, valid, squared=squared))[:2], logits)
+    assert check(lambda z: soft_confusion(z, labels, valid), logits)
+    assert check(lambda z: cross_entropies(z, labels), logits)

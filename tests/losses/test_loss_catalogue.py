@@ -172,17 +172,17 @@ def test_the_docstring_holds_formula_and_source_of_the_card(name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("cross_entropy", {"distribution", "base", "reduction"}),
+        ("cross_entropy", {"distribution", "base", "reduction", "probabilities"}),
         ("dice", {"overlap", "base", "counts"}),
         ("generalized_dice", {"generalized_dice", "base", "counts"}),
         ("lovasz_softmax", {"lovasz", "base", "counts", "odds"}),
         ("dice_metric", {"differences", "overlap", "base", "counts"}),
         ("cl_dice", {"neighbourhood", "overlap", "base", "counts", "morphology", "probabilities"}),
-        ("nacl", {"penalised", "base", "counts", "reduction"}),
+        ("nacl", {"penalised", "base", "counts", "reduction", "probabilities"}),
         (
             "dice_ce",
             {"compound", "distribution", "generalized_dice", "overlap", "base", "counts", "odds"}
-            | {"reduction", "sums"},
+            | {"reduction", "sums", "probabilities"},
         ),
         *((name, {"as_published", "base"}) for name in PUBLISHED),
     ],
