@@ -98,7 +98,7 @@ class DiceFocal(Sum, Dice):
         self.set_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = focal_terms(logits, labels, self.gamma, self.alpha)
+        terms = focal_terms(cross_entropies(logits, labels), labels, self.gamma, self.alpha)
         return reduced_voxels(terms, labels, valid, self.per_class("weight", logits))
 
 
@@ -264,7 +264,8 @@ class GeneralizedDiceFocal(Sum, GeneralizedDice):
         self.set_factors(lambda_gdl=lambda_gdl, lambda_focal=lambda_focal)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        return weighted_mean(focal_terms(logits, labels, self.gamma, self.alpha), valid)
+        terms = focal_terms(cross_entropies(logits, labels), labels, self.gamma, self.alpha)
+        return weighted_mean(terms, valid)
 
 
 class ExponentialLogarithmic(Sum, Dice):
@@ -402,14 +403,15 @@ class UnifiedFocal(OverlapLoss):
     def terms(self, counts: SoftCounts) -> Tensor:
         return power(self.tversky(counts, 1 - self.delta, self.delta), 1 - self.gamma)
 
-    def focal(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(B, *spatial): the focal term of each voxel."""
-        return focal_terms(logits, labels, self.gamma, self.delta)
+    def focal(self, cross: Tensor, labels: Tensor) -> Tensor:
+        """The focal term of each voxel from its cross-entropy; shapes (B, *spatial)."""
+        return focal_terms(cross, labels, self.gamma, self.delta)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         tversky = super().compute(logits, labels, valid)
         weight = self.per_class("weight", logits)
-        focal = reduced_voxels(self.focal(logits, labels), labels, valid, weight)
+        focal = self.focal(cross_entropies(logits, labels), labels)
+        focal = reduced_voxels(focal, labels, valid, weight)
         return self.lambda_focal * focal + (1 - self.lambda_focal) * tversky
 
 
@@ -445,9 +447,8 @@ class AsymmetricUnifiedFocal(UnifiedFocal):
         tversky = self.tversky(counts, 1 - self.delta, self.delta)
         return torch.cat([tversky[:, :1], power(tversky[:, 1:], 1 - self.gamma)], 1)
 
-    def focal(self, logits: Tensor, labels: Tensor) -> Tensor:
-        plain = focal_terms(logits, labels, 0.0, self.delta)
-        return torch.where(labels > 0, plain, super().focal(logits, labels))
+    def focal(self, cross: Tensor, labels: Tensor) -> Tensor:
+        return torch.where(labels > 0, self.delta * cross, super().focal(cross, labels))
 
 
 class Combo(Dice):

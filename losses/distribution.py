@@ -38,9 +38,8 @@ class VoxelLoss(SegmentationLoss):
         return reduced_voxels(terms, labels, valid, weight, self.reduction)
 
 
-def focal_terms(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> Tensor:
-    """(B, *spatial): the focal loss of each voxel."""
-    cross = cross_entropies(logits, labels)
+def focal_terms(cross: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> Tensor:
+    """The focal loss of each voxel, from its cross-entropy; shapes (B, *spatial)."""
     # -expm1(-x) is 1 - p without cancellation. At p = 1 its power has an infinite slope when
     # gamma < 1, which meets a factor of 0: the floor keeps that product 0 instead of NaN.
     wrong = (-torch.expm1(-cross)).clamp_min(torch.finfo(cross.dtype).tiny)
@@ -163,7 +162,7 @@ class Focal(VoxelLoss):
         self.alpha = None if alpha is None else check_number("alpha", alpha, 0, 1)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_terms(logits, labels, self.gamma, self.alpha)
+        return focal_terms(cross_entropies(logits, labels), labels, self.gamma, self.alpha)
 
 
 class TopkCrossEntropy(SegmentationLoss):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from .base import About, SegmentationLoss, check_number, weighted_mean
 from .counts import soft_counts
@@ -107,25 +106,27 @@ class Nacl(SegmentationLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = cross_entropies(logits, labels)
-        penalty = (logits - neighbour_shares(labels, valid, logits)).abs().mean(1)
-        terms = terms + self.alpha * penalty
+        neighbours = neighbour_counts(torch.ones_like(labels) if valid is None else valid)
+        neighbours = neighbours.clamp_min_(1).to(logits.dtype)
+        penalty = torch.zeros_like(terms)
+        for label, of_class in enumerate(logits.unbind(1)):
+            mask = labels == label if valid is None else (labels == label) & valid
+            penalty = penalty + (of_class - neighbour_counts(mask) / neighbours).abs()
+        terms = terms + self.alpha / logits.shape[1] * penalty
         return reduced_voxels(
             terms, labels, valid, self.per_class("weight", logits), self.reduction
         )
 
 
-def neighbour_shares(labels: Tensor, valid: Tensor | None, like: Tensor) -> Tensor:
-    """Shape and dtype of ``like``: share of each class among a voxel and its valid neighbours."""
-    kept = torch.ones_like(labels) if valid is None else valid
-    kept = kept.unsqueeze(1).to(like.dtype)
-    classes = torch.arange(like.shape[1], device=labels.device)
-    masks = labels.unsqueeze(-1).eq(classes).movedim(-1, 1) * kept
-    return box_sum(masks) / box_sum(kept).clamp_min(1)
+def neighbour_counts(mask: Tensor) -> Tensor:
+    """How many of a voxel and its neighbours, 3 voxels wide along each axis, are True: uint8.
 
-
-def box_sum(images: Tensor) -> Tensor:
-    """Sum over the neighbourhood, 3 voxels wide along each spatial axis of (B, C, *spatial)."""
-    for axis in range(2, images.ndim):
-        windows = pad(images.movedim(axis, -1), (1, 1)).unfold(-1, 3, 1)
-        images = windows.sum(-1).movedim(-1, axis)
-    return images
+    Shape: (B, *spatial), up to 5 spatial axes, the same for the result.
+    """
+    counts = mask.to(torch.uint8)
+    for axis in range(1, counts.ndim):
+        length = counts.shape[axis] - 1
+        alone, counts = counts, counts.clone()
+        counts.narrow(axis, 1, length).add_(alone.narrow(axis, 0, length))
+        counts.narrow(axis, 0, length).add_(alone.narrow(axis, 1, length))
+    return counts
