@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     for add in (
         _add_check, _add_losses, _add_gallery, _add_schema, _add_configure, _add_dataset,
         _add_prepare, _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures,
-        _add_report, _add_paper,
+        _add_report, _add_paper, _add_agreement,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -475,6 +475,38 @@ def _paper(options) -> None:
     from workflow.reporting import paper
 
     paper.compile(options.source, options.study.parent, options.out)
+
+
+def _add_agreement(commands) -> None:
+    help = "do two studies rank the losses alike? prints Kendall's tau"
+    parser = commands.add_parser("agreement", help=help, description=help)
+    parser.add_argument("study", type=Path, help="folder of a study, e.g. results/default")
+    parser.add_argument("other", type=Path, help="folder of another study with the same losses")
+    parser.add_argument("--out", type=Path, help="write the table here as well")
+    parser.set_defaults(run=_agreement)
+
+
+def _agreement(options) -> None:
+    from workflow import files
+    from workflow.comparison.agreement import agreement
+    from workflow.comparison.tables import rarest_class
+    from workflow.study import load
+
+    comparison = load(options.study / "config.yaml").comparison
+    found = []
+    for folder in (options.study, options.other):
+        cases = files.read_table(folder / "tables" / "cases.csv")
+        if cases.empty:
+            raise SystemExit(f"{folder}: there is no tables/cases.csv of a finished study")
+        chosen = cases["checkpoint"] == comparison.checkpoint
+        found.append(cases[chosen & cases["learning_rate"].notna()])  # without the floor
+    rarest = rarest_class(files.read_table(options.study / "tables" / "dataset.csv"))
+    table = agreement(*found, rarest, comparison.confidence)
+    table.insert(0, "study", options.study.name)
+    table.insert(1, "other", options.other.name)
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    if options.out:
+        files.write_table(options.out, table)
 
 
 if __name__ == "__main__":

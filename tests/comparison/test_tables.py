@@ -157,6 +157,17 @@ def test_means_and_intervals_are_those_of_the_runs(summary):
     assert row["dice_NA"] == row["rarest_dice"]
 
 
+def test_scores_without_collapsed_runs_stand_beside_those_with_them(summary):
+    whole = summary.loc["dice_ce"]
+    assert whole["standing"] == 2
+    assert whole["standing_mean_dice"] == whole["mean_dice"]
+    one = summary.loc["generalized_dice"]  # its second seed diverged
+    assert one["standing"] == 1
+    gone = summary.loc["published_generalized_dice_graph"]
+    assert gone["standing"] == 0
+    assert math.isnan(gone["standing_mean_dice"])
+
+
 def test_collapse_counts_divergence_and_missed_classes(summary, out):
     assert summary.loc["published_generalized_dice_graph", "total"] == 2
     assert summary.loc["generalized_dice", "collapsed"] == 1

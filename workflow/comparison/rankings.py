@@ -18,7 +18,7 @@ SEED = 20
 QUANTILES = {"low": 0.025, "lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75,
              "high": 0.975}  # fmt: skip
 METRICS = {"dice": 1, "iou": 1, "nsd": 1, "hd95": -1, "sensitivity": 1, "precision": 1,
-           "volume_error": -1}  # fmt: skip
+           "volume_error": -1, "ece": -1, "nll": -1}  # fmt: skip
 """Metrics whose rankings are compared, and whether more is better."""
 
 RANKS = (
