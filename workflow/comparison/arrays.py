@@ -45,9 +45,8 @@ def class_arrays(
     cases: pd.DataFrame, columns: Sequence[str], losses: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Each of the ``columns`` as (losses, seeds, cases, classes); NaN where there is no run."""
+    cases = cases[cases["loss"] != FLOOR]
     axes = ["loss", "seed", "case", "class"]
-    # the floor has no probabilities: where no run has scored, their columns are missing
-    cases = cases[cases["loss"] != FLOOR].reindex(columns=[*axes, *columns])
     return {name: _spread(cases, axes, name, {"loss": losses}) for name in columns}
 
 

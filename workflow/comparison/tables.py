@@ -15,7 +15,7 @@ from workflow import files
 from workflow.comparison import collapse, contrasts, rankings, statistics
 from workflow.comparison.arrays import score_array
 from workflow.data.prepare import Prepared
-from workflow.evaluation.calibration import presence_auc
+from workflow.evaluation.calibration import CERTAINTY, presence_auc
 from workflow.evaluation.metrics import score_case
 from workflow.study import FLOOR, Study
 
@@ -112,7 +112,8 @@ def _floor_cases(study: Study, prepared: Prepared, splits: pd.DataFrame) -> pd.D
             nsd_tolerance=study.evaluation.nsd_tolerance,
         ):
             rows.append({"case": case.name, "subject": case.subject} | row)
-    table = pd.DataFrame(rows)
+    # no probabilities, no certainty; the columns are there also when nothing else has run
+    table = pd.DataFrame(rows).assign(**dict.fromkeys(CERTAINTY, math.nan))
     key = {"dataset": prepared.name, "loss": FLOOR, "learning_rate": math.nan, "seed": 0}
     both = [table.assign(checkpoint=c) for c in ("last", "best")]
     table = pd.concat(both, ignore_index=True).assign(**key)
