@@ -244,6 +244,15 @@ def check_number(
     return float(value)
 
 
+def check_count(name: str, value: int, low: int) -> int:
+    """``value`` if it is an integer >= low, else an error."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be >= {low}, got {value!r}")
+    return value
+
+
 def check_flag(name: str, value: bool) -> bool:
     """``value`` if it is True or False, else TypeError."""
     if not isinstance(value, bool):

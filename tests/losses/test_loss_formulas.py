@@ -306,8 +306,9 @@ def test_more_iterations_than_the_radius_change_nothing():
     labels, logits = line(9), sample(9, 30, batch=1, classes=2, dtype=torch.float64)[0]
     few = build("cl_dice", classes=2, iterations=30)(logits, labels)
     assert_close(build("cl_dice", classes=2, iterations=40)(logits, labels), few)
-    with pytest.raises(ValueError, match="iterations must be an integer >= 0"):
-        build("cl_dice", iterations=2.5)
+    for wrong, error in [(2.5, TypeError), (True, TypeError), (-1, ValueError)]:
+        with pytest.raises(error, match="iterations must be"):
+            build("cl_dice", iterations=wrong)
 
 
 # --- region: Lovasz hinge ------------------------------------------------------------------------
