@@ -202,11 +202,14 @@ def check_tensors(logits: Tensor, labels: Tensor, *, soft: bool) -> tuple[Tensor
 
 
 def check_soft_labels(labels: Tensor) -> None:
-    """Raise ValueError unless each voxel has probabilities: >= 0, with the sum 1 (to 1e-3)."""
+    """Raise ValueError unless each voxel has probabilities: >= 0, with the sum 1.
+
+    The sum may be off by 1e-3, or by what their own dtype rounds if that is more (bfloat16).
+    """
     if not bool((labels >= 0).all()):  # also if NaN
         raise ValueError("soft labels must be probabilities >= 0, but some are below 0 or NaN")
     error = (labels.sum(1, dtype=torch.float32) - 1).abs().max().item()
-    if error > 1e-3:
+    if error > max(1e-3, torch.finfo(labels.dtype).eps):
         raise ValueError(f"soft labels must add up to 1 at each voxel, but one is off by {error:g}")
 
 
@@ -239,6 +242,15 @@ def check_number(
         upper = "" if high == math.inf else f" and <= {high:g}"
         raise ValueError(f"{name} must be {sign} {low:g}{upper}, got {value!r}")
     return float(value)
+
+
+def check_count(name: str, value: int, low: int) -> int:
+    """``value`` if it is an integer >= low, else an error."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be >= {low}, got {value!r}")
+    return value
 
 
 def check_flag(name: str, value: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import About, SegmentationLoss, check_flag, check_number
+from .base import About, SegmentationLoss, check_count, check_flag, check_number
 from .counts import class_masks
 from .distance_maps import distances, signed_distances
 from .morphology import eroded
@@ -196,9 +196,7 @@ class HausdorffErosion(BoundaryLoss):
     def __init__(self, *, alpha: float = 2.0, k: int = 10, **options: Any) -> None:
         super().__init__(**options)
         self.alpha = check_number("alpha", alpha, 0, above=True)
-        if isinstance(k, bool) or not isinstance(k, int):
-            raise TypeError(f"k must be an integer, got {k!r}")
-        self.k = int(check_number("k", k, 1))
+        self.k = check_count("k", k, 1)
 
     def terms(self, p: Tensor, labels: Tensor, valid: Tensor | None, classes: range) -> Tensor:
         error = (p - indicators(labels, classes)).square()

@@ -70,9 +70,10 @@ def soft_counts(
 def soft_confusion(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
     """(B, C, C): row k, column c is the sum of the probability of c over the voxels labelled k.
 
-    The rows add up to the volumes in the reference; the arguments are those of soft_counts, with a
-    label map.
+    The rows add up to the volumes in the reference; the arguments are those of soft_counts.
     """
+    if labels.is_floating_point():
+        return torch.einsum("bkn,bcn->bkc", labels.flatten(2), logits.flatten(2).softmax(1))
     valid = None if valid is None else valid.flatten(1)
     return _Confusion.apply(logits.flatten(2), labels.flatten(1), valid)
 
@@ -80,13 +81,6 @@ def soft_confusion(logits: Tensor, labels: Tensor, valid: Tensor | None = None) 
 def class_masks(labels: Tensor, classes: int) -> Tensor:
     """(B, C, N), bool: True where the label is the class."""
     return torch.stack([labels.flatten(1) == label for label in range(classes)], 1)
-
-
-def _indicators(labels: Tensor, like: Tensor) -> Iterator[Tensor]:
-    """(B, N) for each class in turn: 1 where it is the label, all in one piece of memory."""
-    memory = like.new_empty(labels.shape)
-    for label in range(like.shape[1]):
-        yield torch.eq(labels, label, out=memory)
 
 
 def _by_image(
@@ -152,9 +146,7 @@ class _Counts(Function):
     @once_differentiable
     def backward(ctx: Any, overlap: Tensor, predicted: Tensor, _: Tensor) -> tuple:
         logits, labels, valid = ctx.saved_tensors
-        gradient = logits.new_empty(
-            logits.shape
-        )  # overlap g + predicted, or overlap g + 2 predicted p
+        gradient = logits.new_empty(logits.shape)  # overlap g + predicted (if squared, 2 p of it)
         for image, p, of_image in _by_image(logits, labels, valid):
             for label, g in enumerate(_indicators(of_image, p)):
                 slope = predicted[image, label]

@@ -23,7 +23,8 @@ class VoxelLoss(SegmentationLoss):
 
     Reductions: ``"mean"`` is the mean over the valid voxels of the batch, weighted by the class
     weight of each voxel's label; ``"sum"`` the sum of weight times term; ``"none"`` gives the
-    terms without class weights, (B, *spatial), 0 at ignored voxels.
+    terms without class weights, (B, *spatial), 0 at ignored voxels. The weight of a soft label is
+    the mean weight of its classes. (Torch weighs each class of the sum within the term instead.)
     """
 
     reductions = ("mean", "sum", "none")

@@ -35,7 +35,8 @@ class GeneralizedDice(SegmentationLoss):
             ``eps``. "relative": ``eps`` times the largest weight of a present class. "floor": every
             V, also of present classes, is raised to ``floor``. "cap": V counts as 1, then every
             weight is lowered to ``cap`` times the smallest weight of a present class. "skip": an
-            image without every class does not take part.
+            image without every class does not take part. Soft labels have every class of which
+            they hold a trace, and 1/V^2 makes the trace outweigh the rest: "floor" bounds it.
         eps: see ``absent``, >= 0.
         floor: see ``absent``, in voxels, >= 1.
         cap: see ``absent``, >= 1.
@@ -106,13 +107,15 @@ class GeneralizedDice(SegmentationLoss):
         present = volumes > 0
         if self.absent == "floor":
             present, volumes = torch.ones_like(present), volumes.clamp_min(self.floor)
-        known = torch.where(present, volumes, 1)
+        # A soft label can have a volume so small that the inverse of its square is infinite.
+        smallest = torch.finfo(volumes.dtype).tiny ** 0.5
+        known = torch.where(present, volumes, 1).clamp_min(smallest)
         weights = {"square": known**-2, "simple": 1 / known, "uniform": torch.ones_like(known)}[
             self.weighting
         ]
         if self.absent == "cap":
-            smallest = weights.masked_fill(~present, torch.inf).amin(1, keepdim=True)
-            return torch.minimum(weights, self.cap * smallest)
+            lowest = weights.masked_fill(~present, torch.inf).amin(1, keepdim=True)
+            return torch.minimum(weights, self.cap * lowest)
         weights = weights * present
         if self.absent == "eps":
             return torch.where(present, weights, self.eps)

@@ -132,7 +132,9 @@ class HistoricGeneralizedDiceMonai11(HistoricGeneralizedDiceMonai):
         smoothing="s = 1e-5 above and below each fraction line, which shrinks the term of a "
         "class whose V exceeds 1e5",
         background=_ALL,
-        absent_class="a term near 1 with almost no gradient, as in Dice",
+        absent_class="weight of the rarest class present, of V voxels: a term near 1 with almost "
+        "no gradient, as in Dice, but falling to 0 once less than about 1e-5 V^2 voxels are "
+        "predicted, a smoothing that grows with V",
         twin="generalized_dice",
         value_range="[0, 1)",
         reason="The division comes before the sum over classes, so the weight stands above and "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .base import About, check_number
+from .base import About, check_count, check_number
 from .counts import class_masks, soft_counts
 from .morphology import dilated, eroded
 from .overlap import BACKGROUND, REDUCTION, OverlapLoss, RegionLoss, ratio
@@ -57,9 +57,7 @@ class ClDice(RegionLoss):
         **options: Any,
     ) -> None:
         super().__init__(include_background=include_background, **options)
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-            raise ValueError(f"iterations must be an integer >= 0, got {iterations!r}")
-        self.iterations = iterations
+        self.iterations = check_count("iterations", iterations, 0)
         self.smooth = check_number("smooth", smooth, 0, above=True)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import About, SegmentationLoss, check_flag, check_number, weighted_mean
-from .counts import SoftCounts, soft_counts
+from .counts import SoftCounts, soft_confusion, soft_counts
 
 
 class RegionLoss(SegmentationLoss):
@@ -390,7 +390,7 @@ class AsymmetricSimilarity(OverlapLoss):
         "sclerosis lesion detection. IEEE Access 7, 1721-1735. doi:10.1109/ACCESS.2018.2886371, "
         "arXiv:1803.11078",
         reduction=REDUCTION,
-        smoothing=SMOOTHING + ", both over 1 + beta^2",
+        smoothing=SMOOTHING + ", of the fraction with both divided by 1 + beta^2",
         background=BACKGROUND,
         absent_class=ABSENT,
         value_range="[0, 1)",
@@ -405,10 +405,12 @@ class AsymmetricSimilarity(OverlapLoss):
         return self.tversky(counts, 1 - recall, recall)
 
 
-class Mcc(CountLoss):
+class Mcc(RegionLoss):
     """One minus the Matthews correlation coefficient of each image and class.
 
-    With N valid voxels, P = sum p and G = sum g the usual TP TN - FP FN is N TP - P G.
+    From the confusion matrix, whose entries are only added: the usual short form of TP TN - FP FN,
+    which needs no more than N, TP, sum p and sum g, is a small difference of large numbers where a
+    class fills nearly all of a large image.
 
     Args:
         smooth_dr: added under the root of the denominator, >= 0.
@@ -428,22 +430,28 @@ class Mcc(CountLoss):
         reduction=REDUCTION,
         smoothing="smooth_dr, 1e-5, under the root; no smoothing above the fraction line",
         background=BACKGROUND,
-        absent_class="the coefficient is undefined and taken as 0: a term of 1 without a gradient",
+        absent_class="the coefficient is undefined and taken as 0, as for a class that fills the "
+        "image: a term of 1 without a gradient",
         value_range="[0, 2]",
     )
+
+    soft_labels = True
 
     def __init__(self, *, smooth_dr: float = 1e-5, **options: Any) -> None:
         super().__init__(**options)
         self.smooth_dr = check_number("smooth_dr", smooth_dr, 0)
 
-    def terms(self, counts: SoftCounts) -> Tensor:
-        overlap, predicted, reference = counts
-        voxels = reference.sum(1, keepdim=True)
-        covariance = voxels * overlap - predicted * reference
-        # N - P, summed over the other classes: the difference would round to 0 where one class is
-        # predicted nearly everywhere, and the gradient would explode
-        others = 1 - torch.eye(predicted.shape[1], dtype=predicted.dtype, device=predicted.device)
-        rest = predicted @ others
-        variances = predicted * rest * reference * (voxels - reference) + self.smooth_dr
+    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        confusion = soft_confusion(logits, labels, valid)
+        if self.batch:
+            confusion = confusion.sum(0, keepdim=True)
+        others = 1 - torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
+        wrong = confusion * others
+        fp, fn = wrong.sum(1), wrong.sum(2)
+        tp = confusion.diagonal(dim1=1, dim2=2)
+        tn = (others @ confusion @ others).diagonal(dim1=1, dim2=2)
+        variances = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + self.smooth_dr
         undefined = variances <= 0
-        return 1 - covariance.masked_fill(undefined, 0) / variances.masked_fill(undefined, 1).sqrt()
+        covariance = (tp * tn - fp * fn).masked_fill(undefined, 0)
+        terms = 1 - covariance / variances.masked_fill(undefined, 1).sqrt()
+        return self.reduce(terms, confusion.detach().sum((1, 2)).unsqueeze(1) > 0)

@@ -112,6 +112,14 @@ def test_maps_of_a_label_map_are_computed_once(monkeypatch):
     assert len(calls) == computed
 
 
+def test_label_maps_of_the_same_bytes_and_another_shape_have_maps_of_their_own():
+    labels = torch.arange(24).reshape(1, 4, 6) % 5 // 4
+    signed_distances(labels, None, range(1, 2))
+    other = labels.view(1, 6, 4)
+    expected = signed_distances(other, None, range(1, 2), keep=False)
+    assert torch.equal(signed_distances(other, None, range(1, 2)), expected)
+
+
 def test_a_label_map_changed_in_place_gets_new_maps():
     logits, labels = blobs(8, 9)
     loss = build("dice_boundary")

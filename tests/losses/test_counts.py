@@ -63,15 +63,24 @@ def test_confusion_sums_the_probabilities_of_the_voxels_of_each_label(ignored):
     assert_close(confusion.sum(1), soft_counts(logits, labels, valid).predicted)
 
 
-def test_more_classes_than_a_byte_holds():
+@pytest.mark.parametrize("classes", [255, 256, 257])
+def test_as_many_classes_as_a_byte_holds_and_more(classes):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 300, 50, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, 300, (2, 50), generator=generator)
+    logits = torch.randn(2, classes, 50, generator=generator, dtype=torch.float64)
+    logits.requires_grad_()
+    labels = torch.randint(0, classes, (2, 50), generator=generator)
+    labels[:, :4] = torch.tensor([0, classes - 1, 0, classes - 1])
     valid = torch.rand(2, 50, generator=generator) > 0.3
+    valid[:, :4] = torch.tensor([True, True, False, False])
     p, g = literal(logits, labels, valid)
     counts = soft_counts(logits, labels, valid)
     assert_close(counts.overlap, (p * g).sum(2))
     assert_close(counts.reference, g.sum(2))
+    expected = gradients([(p * g).sum(2)], logits)
+    assert_close(gradients([counts.overlap], logits), expected)
+    cross = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    expected = gradients([cross], logits)
+    assert_close(gradients([cross_entropies(logits, labels)], logits), expected)
 
 
 def test_masks_are_one_hot():

@@ -12,15 +12,20 @@ SOFTMAX = dict(softmax=True, to_onehot_y=True)
 
 
 def same(ours, peer, labels_too=True, factor=1.0, seed=0, labels=None):
-    """Assert equal values and gradients; MONAI wants a channel in its labels."""
-    logits, random_labels = sample(5, 4, 3, seed=seed, dtype=torch.float64)
-    labels = random_labels if labels is None else labels
-    value, slope = gradient(ours, logits, labels)
-    peer_value, peer_slope = gradient(peer, logits, labels.unsqueeze(1) if labels_too else labels)
-    # MONAI's focal loss computes in float32 whatever it is given
-    tolerance = dict(rtol=1e-6, atol=1e-7) if peer_value.dtype == torch.float32 else {}
-    assert_close(value, factor * peer_value.double(), **tolerance)
-    assert_close(slope, factor * peer_slope, **tolerance)
+    """Assert equal values and gradients; MONAI wants a channel in its labels.
+
+    Without ``labels`` once where each image holds every class, once where the first lacks one.
+    """
+    logits, everything = sample(5, 4, 3, seed=seed, dtype=torch.float64)
+    lacking = everything.clone()
+    lacking[0] = lacking[0].clamp_max(CLASSES - 2)
+    for given in (everything, lacking) if labels is None else (labels,):
+        value, slope = gradient(ours, logits, given)
+        peer_value, peer_slope = gradient(peer, logits, given.unsqueeze(1) if labels_too else given)
+        # MONAI's focal loss computes in float32 whatever it is given
+        tolerance = dict(rtol=1e-6, atol=1e-7) if peer_value.dtype == torch.float32 else {}
+        assert_close(value, factor * peer_value.double(), **tolerance)
+        assert_close(slope, factor * peer_slope, **tolerance)
 
 
 @pytest.mark.parametrize("include_background", [True, False])
@@ -83,7 +88,13 @@ def test_cross_entropies_are_those_of_torch():
 
 def test_lovasz_and_focal_are_those_of_kornia():
     kornia = pytest.importorskip("kornia.losses")
-    same(build("lovasz_softmax"), lambda z, y: kornia_lovasz(kornia, z, y), labels_too=False)
+    _, everything = sample(5, 4, 3)  # kornia averages over classes that are absent as well
+    same(
+        build("lovasz_softmax"),
+        lambda z, y: kornia_lovasz(kornia, z, y),
+        labels_too=False,
+        labels=everything,
+    )
     same(
         build("focal"),
         lambda z, y: kornia.focal_loss(z, y, alpha=None, gamma=2.0, reduction="mean"),

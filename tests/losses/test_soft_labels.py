@@ -91,6 +91,32 @@ def test_wrong_soft_labels_are_refused(name):
         build(name, ignore_index=0)(logits, good)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", SOFT)
+def test_soft_labels_in_half_precision_may_miss_the_sum_by_their_rounding(name, dtype):
+    logits, _ = sample(5, 4)
+    thirds = torch.full_like(logits, 1 / 3).to(dtype)
+    thirds[:, 3] = 0
+    exact = thirds.float() / thirds.float().sum(1, keepdim=True)
+    loss = build(name)
+    assert_close(loss(logits, thirds), loss(logits, exact), rtol=torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in SOFT if "generalized" in name])
+@pytest.mark.parametrize("weighting", ["square", "simple"])
+def test_a_trace_of_a_class_is_finite(name, weighting):
+    """1/V^2 of a volume below 1e-19, which a teacher's softmax gives, is infinite in float32."""
+    logits, labels = sample(5, 4, 3)
+    teacher = logits.double()
+    teacher[:, 3] -= 60
+    loss = build(name, weighting=weighting)
+    value, slope = gradient(loss, logits, teacher.softmax(1).float())
+    assert_close(value.double(), loss(logits.double(), teacher.softmax(1)), rtol=1e-4, atol=1e-6)
+    assert torch.isfinite(slope).all()
+    given = build(name, weighting=weighting, volumes=[1.0, 1.0, 1.0, 1e-30])
+    assert torch.isfinite(given(logits, labels))
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(SOFT)))
 def test_other_losses_ask_for_a_label_map(name):
     logits, labels = sample(5, 4)
