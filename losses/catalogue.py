@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
+from zlib import crc32
 
 from torch import Tensor
 
@@ -294,7 +295,7 @@ def _load_file(path: Path) -> ModuleType:
 
 @cache
 def _load_version(path: Path, _changed: int) -> ModuleType:
-    name = f"_own_loss_{path.stem}_{abs(hash(str(path)))}"
+    name = f"_own_loss_{path.stem}_{crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickling and dataclasses look the module up there

@@ -52,8 +52,9 @@ class DiceCE(Sum, Dice):
         self.set_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropies(logits, labels)
-        return reduced_voxels(terms, labels, valid, self.per_class("weight", logits))
+        weight = self.per_class("weight", logits)
+        terms = cross_entropies(logits, labels, weight)
+        return reduced_voxels(terms, labels, valid, weight)
 
 
 class DiceFocal(Sum, Dice):
@@ -181,8 +182,9 @@ class DiceTopk(Sum, Dice):
         self.set_factors(lambda_dice=lambda_dice, lambda_topk=lambda_topk)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropies(logits, labels)
-        weights = voxel_weights(labels, valid, self.per_class("weight", logits))
+        weight = self.per_class("weight", logits)
+        terms = cross_entropies(logits, labels, weight)
+        weights = voxel_weights(labels, valid, weight)
         return topk_mean(terms, weights, valid, self.k)
 
 
@@ -319,6 +321,11 @@ class ExponentialLogarithmic(Sum, Dice):
             smooth_dr=check_number("smooth_dr", smooth_dr, 0, above=True),
             **options,
         )
+        if self.smooth_nr > self.smooth_dr:
+            raise ValueError(
+                f"smooth_nr must be <= smooth_dr ({smooth_dr:g}), got {smooth_nr:g}: D would "
+                "exceed 1, where -log D has no root"
+            )
         self.gamma_dice = check_number("gamma_dice", gamma_dice, 0, 1, above=True)
         self.gamma_ce = check_number("gamma_ce", gamma_ce, 0, 1, above=True)
         self.set_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)

@@ -23,8 +23,8 @@ class VoxelLoss(SegmentationLoss):
 
     Reductions: ``"mean"`` is the mean over the valid voxels of the batch, weighted by the class
     weight of each voxel's label; ``"sum"`` the sum of weight times term; ``"none"`` gives the
-    terms without class weights, (B, *spatial), 0 at ignored voxels. The weight of a soft label is
-    the mean weight of its classes. (Torch weighs each class of the sum within the term instead.)
+    terms without class weights, (B, *spatial), 0 at ignored voxels. With soft labels the
+    weights act inside the sum over classes, as in torch, and a voxel weighs their mean.
     """
 
     reductions = ("mean", "sum", "none")
@@ -117,7 +117,7 @@ class WeightedCrossEntropy(VoxelLoss):
         super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropies(logits, labels)
+        return cross_entropies(logits, labels, self.per_class("weight", logits))
 
 
 class Focal(VoxelLoss):
@@ -203,8 +203,8 @@ class TopkCrossEntropy(SegmentationLoss):
         self.k = check_number("k", k, 0, 100, above=True)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        terms = cross_entropies(logits, labels)
         weight = self.per_class("weight", logits)
+        terms = cross_entropies(logits, labels, weight)
         return topk_mean(terms, voxel_weights(labels, valid, weight), valid, self.k)
 
 

@@ -71,8 +71,17 @@ class _LogProbability(Function):
         return gradient, None
 
 
-def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, *spatial): the cross-entropy of each voxel, from a label map or from soft labels."""
+def cross_entropies(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """(B, *spatial): the cross-entropy of each voxel, from a label map or from soft labels.
+
+    Class weights act inside the sum over soft labels; of a label map they are no part of the term.
+    Either way the term times the voxel's weight (see reduction.voxel_weights) is the weighted
+    cross-entropy.
+    """
     if labels.is_floating_point():
-        return cross_entropy(logits, labels, reduction="none")
+        terms = cross_entropy(logits, labels, weight=weight, reduction="none")
+        if weight is None:
+            return terms
+        weights = torch.einsum("bc...,c->b...", labels, weight)
+        return terms / weights.masked_fill(weights == 0, 1)
     return -_LogProbability.apply(logits.flatten(2), labels.flatten(1)).view(labels.shape)

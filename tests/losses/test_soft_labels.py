@@ -124,3 +124,14 @@ def test_other_losses_ask_for_a_label_map(name):
         TypeError, match=r"labels must be integer class indices, got torch\.float32"
     ):
         build(name)(logits, soft(labels, torch.float32))
+
+
+@pytest.mark.parametrize("name", ["weighted_cross_entropy", "dice_ce"])
+def test_class_weights_act_inside_the_sum_over_soft_labels(name):
+    """As in torch; a class of weight 0 does not pull."""
+    logits, labels = sample(5, 4, 3, dtype=torch.float64)
+    g, weight = soft(labels, blur=0.4), [0.0, 1.0, 3.0, 2.0]
+    options = {} if name == "weighted_cross_entropy" else {"lambda_dice": 0.0}
+    w = torch.tensor(weight, dtype=torch.float64).view(1, -1, 1, 1, 1)
+    expected = -(w * g * logits.log_softmax(1)).sum() / (w * g).sum()
+    assert_close(build(name, weight=weight, **options)(logits, g), expected)
