@@ -15,6 +15,14 @@ def test_comments_docstrings_and_layout_do_not_count_and_code_does(tmp_path):
     assert digest(tmp_path, 'def f(x):\n    """Old."""\n    return x + 2\n') != plain
 
 
+def test_the_card_of_a_loss_does_not_count(tmp_path):
+    def loss(body):
+        return digest(tmp_path, f'class Loss:\n    name = "a"\n{body}')
+
+    assert loss('    about = About(title="one")\n') == loss('    about = About(title="other")\n')
+    assert loss("    about = None\n") != loss("    squared = True\n")
+
+
 def test_a_string_that_is_no_docstring_counts(tmp_path):
     assert digest(tmp_path, 'def f():\n    return "a"\n') != digest(
         tmp_path, 'def f():\n    return "b"\n'
