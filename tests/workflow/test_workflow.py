@@ -87,6 +87,35 @@ def test_a_second_study_on_the_same_data_repeats_nothing_of_the_first(changed):
     assert changed.planned() == {}
 
 
+def test_a_study_that_tunes_trains_at_the_rates_of_its_trials(changed):
+    study = changed.root / "tuned.yaml"
+    study.write_text(
+        "extends: tiny.yaml\n"
+        "tuning: {grid: [0.001, 0.003, 0.01], seed: 9, steps: 3}\n"
+        "comparison: {reference_loss: dice}\n"
+        "losses: {dice: , published_generalized_dice_graph: }\n"
+    )
+    done = changed.snakemake(study=study)
+    assert done.returncode == 0, done.stdout
+    results = changed.root / "results" / "tuned"
+    rates = pd.read_csv(results / "rates.csv").set_index("loss")["learning_rate"]
+    assert set(rates.index) == {"dice", "published_generalized_dice_graph"}
+    runs = pd.read_csv(results / "tables" / "runs.csv").set_index("loss")
+    for loss, rate in rates.items():
+        assert runs.loc[loss, "learning_rate"] == rate
+    assert set(pd.read_csv(results / "tables" / "trials.csv")["seed"]) == {9}
+    # no trial has seen a test case
+    assert not list((results / "tuning").rglob("cases.csv"))
+    assert "Nothing to be done" in changed.snakemake(study=study).stdout
+    # and the rates serve another study
+    (changed.root / "rates.csv").write_text((results / "rates.csv").read_text())
+    other = changed.root / "other.yaml"
+    other.write_text("extends: tuned.yaml\ntuning: null\nrates: rates.csv\n")
+    plan = changed.snakemake("--dry-run", "--quiet", "host", study=other).stdout
+    for loss, rate in rates.items():
+        assert f"loss={loss}, rate={rate!r}" in plan
+
+
 def test_a_loss_that_cannot_work_on_these_classes_stops_before_training(fresh):
     text = fresh.study.read_text().replace("{weight: inverse_frequency}", "{weight: [1, 2]}")
     fresh.study.write_text(text)
