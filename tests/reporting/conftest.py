@@ -13,4 +13,4 @@ from synthetic_study import write_study
 
 @pytest.fixture(scope="session")
 def study_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("results") / "made_up", seeds=3)
+    return write_study(tmp_path_factory.mktemp("results") / "made_up", seeds=3, tuned=True)
