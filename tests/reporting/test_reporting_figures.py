@@ -125,9 +125,11 @@ def test_errors_are_missed_false_alarm_or_wrong_class() -> None:
 
 
 def test_dataset_legend_tells_fraction_and_prevalence(study_dir: Path) -> None:
-    figure = draw_dataset(read_study(study_dir))
-    labels = [entry.get_text() for entry in figure.legends[0].get_texts()]
-    assert "edema: 0.87 % of voxels, in 100 % of cases" in labels
+    study = read_study(study_dir)
+    labels = [entry.get_text() for entry in draw_dataset(study).legends[0].get_texts()]
+    row = study.dataset[(study.dataset["class"] == "edema") & (study.dataset["split"] == "all")]
+    fraction = 100 * row["voxel_fraction"].item()
+    assert f"edema: {fraction:.2f} % of voxels, in 100 % of cases" in labels
 
 
 ALMOST_ALL_FAILED = (
