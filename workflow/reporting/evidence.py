@@ -53,11 +53,18 @@ def detectable(study: Study) -> str:
     found = rows["minimum_detectable_difference"].dropna() if len(rows) else rows
     if len(found) == 0:
         return "Which differences this study could find cannot be computed from its runs."
-    spread = f" ({number(found.min(), 3)} to {number(found.max(), 3)})" if len(found) > 1 else ""
+    least = number(found.median(), 3)
+    if len(found) > 1:
+        least = (
+            f"at least {least} at the median (from {number(found.min(), 3)} to "
+            f"{number(found.max(), 3)}, by the loss)"
+        )
+    else:
+        least = f"at least {least}"
     told = (
-        f"Against {readable(study.reference_loss)}, the losses that hold are told apart with a "
-        f"power of 80 % where the true difference in mean Dice is {number(found.median(), 3)} or "
-        f"more{spread}, each contrast alone; a smaller one mostly stays open."
+        f"A loss that holds is told from {readable(study.reference_loss)} with a power of 80 % if "
+        f"their true difference in mean Dice is {least}, each contrast alone; a smaller one mostly "
+        "stays open."
     )
     return f"{told} {few_seeds(study)}".strip()
 
@@ -68,9 +75,9 @@ def few_seeds(study: Study) -> str:
         return "With one seed this speaks of these very starts: another may reverse the order."
     if study.seeds <= FEW_SEEDS:
         return (
-            f"{count(study.seeds, 'seed').capitalize()} can resemble each other by chance: so few "
-            "make more false claims than their level promises, so read separable as a lead, not "
-            "as proof."
+            f"{study.seeds} seeds can resemble each other by chance, and so few make more false "
+            "claims than their level promises: read separable and equivalent as leads, not as "
+            "proof."
         )
     return ""
 
@@ -91,7 +98,7 @@ def equivalence_title(study: Study) -> str:
     rows = standing_pairs(study)
     if rows.empty:
         return "No two losses can be tested for equivalence"
-    within = f"within ±{number(rows['margin'].iloc[0], 3)} mean Dice"
+    within = f"within ±{rows['margin'].iloc[0]:g} mean Dice"
     same, small = (int((rows["verdict"] == v).sum()) for v in ("equivalent", "margin too small"))
     pairs = count(len(rows), "pair")
     if small == len(rows):
@@ -149,8 +156,9 @@ def stability_title(study: Study) -> str:
         return told
     least = rules.loc[rules["kendall_tau"].idxmin()]
     return (
-        f"{told}; of {count(len(rules), 'other rule')}, {rule_name(least['against'])} changes the "
-        f"ranking most (Kendall's tau {number(least['kendall_tau'])})"
+        f"{told}; of {count(len(rules), 'other rule')}, the ranking changes most with another "
+        f"{ASPECTS.get(least['aspect'], least['aspect'])}: {rule_name(least['against'])} "
+        f"(Kendall's tau {number(least['kendall_tau'])})"
     )
 
 

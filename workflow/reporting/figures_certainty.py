@@ -55,7 +55,7 @@ def draw_absent(study: Study) -> Figure:
                               markeredgecolor="#333333", label=f"{name} absent"))  # fmt: skip
     # linear up to a cubic millimetre, less than a voxel: a loss may predict nothing at all
     volume.set_xscale("symlog", linthresh=1.0)
-    volume.set_xlim(left=0)
+    volume.set_xlim(0, max(10, 3 * rows["false_positive_mm3"].max()))
     volume.xaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     volume.set_xlabel("mean false-positive volume of an absent class (mm³)")
     presence.axvline(0.5, color=GREY, linestyle="--", linewidth=1.2, zorder=0)

@@ -362,8 +362,8 @@ CAPTIONS = {
     "absent": (
         "What the model says of a class in held-out cases, all runs together. Left: mean volume "
         "predicted in cases without the class (logarithmic above 1 mm³). Right: probability that "
-        "a case with the class looks more like it than one without, in the mean of the runs; a "
-        "loss that predicts nothing has no false alarm on the left and is at chance on the right."
+        "a case with the class looks more like it than one without, in the mean of the runs; it "
+        "asks for the most probable voxel, also where the class wins none."
     ),
     "reliability": (
         "How often a probability came true, in the foreground box of the held-out cases (the box "
@@ -444,6 +444,17 @@ def rules(study: Study) -> dict[str, str]:
             "A difference is called separable if its p, Holm-corrected over the contrasts of its "
             "kind and endpoint, is below the level. Not separable is not the same as equal: with "
             f"{count(study.seeds, 'seed')} even large differences can stay open."
+        ),
+        "Tier": (
+            "Best: not separable from the highest mean Dice of the losses that hold, by a p that "
+            "is Holm-corrected over all their pairs; below: separable from it. These two hold; a "
+            "loss that collapsed in more than half of its runs does not. To share a tier is not to "
+            "be equal."
+        ),
+        "Equivalent": (
+            "Two one-sided tests place the difference within the margin. Nothing is claimed where "
+            "the margin is smaller than what the study could show with a power of 80 % if the two "
+            "losses were equal."
         ),
         "Checkpoint": (
             f"Scores are those of the {study.checkpoint} checkpoint. The best one is chosen on the "
