@@ -77,7 +77,10 @@ def test_equivalence_leaves_collapsed_losses_out() -> None:
 @pytest.mark.parametrize(
     ("verdict", "title"),
     [
-        ("margin too small", "This study is too small to show that any of 1 pair"),
+        (
+            "margin too small",
+            "This study is too small to show that its one pair of losses agrees within",
+        ),
         ("not shown", "None of 1 pair of losses are equivalent within ±0.02 mean Dice"),
         ("", "No two losses can be tested"),
     ],
@@ -133,6 +136,18 @@ def test_the_ranking_is_compared_with_the_rule_reported() -> None:
     assert "Without a rank, as runs are missing: Combo and Dice CE." in evidence.stability_notes(
         known
     )
+
+
+def test_rules_that_all_agree_change_nothing() -> None:
+    table = pd.DataFrame({
+        "checkpoint": "best", "aspect": "metric", "rule": "dice", "against": ["iou", "nsd"],
+        "kendall_tau": 1.0,
+    })  # fmt: skip
+    ranks = pd.DataFrame({
+        "checkpoint": ["best"], "endpoint": "mean_dice", "loss": "dice", "rank": 1, "first": 1.0,
+    })  # fmt: skip
+    told = evidence.stability_title(study(stability=table, ranks=ranks))
+    assert told.endswith("; 2 other rules rank the losses in the same order")
 
 
 def test_absence_names_the_best_and_the_worst_that_hold() -> None:

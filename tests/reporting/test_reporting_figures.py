@@ -1,5 +1,6 @@
 """Figures are drawn, filled and the same each time, whatever the study looks like."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from workflow.reporting.figures_scores import (
 )
 from workflow.reporting.figures_slices import draw_cases, draw_dataset, errors
 from workflow.reporting.figures_tuning import draw_learning_rates
-from workflow.reporting.study_tables import FLOOR, Study, read_study
+from workflow.reporting.study_tables import FLOOR, TABLES, Study, read_study
 from workflow.reporting.wording import readable
 
 
@@ -246,6 +247,12 @@ def check_filled(study: Study) -> None:
             filled = axis.lines or axis.patches or axis.collections or axis.images or axis.texts
             assert filled or not axis.axison, f"{name} has an empty panel"
     assert len(draw_ranking(study).axes[0].get_yticks()) == len(study.losses)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_figures_are_drawn_without_a_table(study_dir: Path, table: str) -> None:
+    study = dataclasses.replace(read_study(study_dir), **{table: pd.DataFrame()})
+    assert all(draw(study).get_suptitle() for draw in figures.FIGURES.values())
 
 
 def test_losses_without_any_score_are_named_not_dropped(tmp_path: Path) -> None:

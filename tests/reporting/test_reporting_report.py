@@ -1,5 +1,6 @@
 """The report is one file that needs nothing else, and shows data as text and never as code."""
 
+import dataclasses
 import html
 import json
 import re
@@ -12,7 +13,7 @@ from synthetic_study import Loss, write_study
 
 from workflow.reporting import evidence, report
 from workflow.reporting.formula import mathml
-from workflow.reporting.study_tables import read_study
+from workflow.reporting.study_tables import TABLES, read_study
 from workflow.reporting.text import verdict
 
 EVIL = "<script>alert(1)</script>"
@@ -181,6 +182,13 @@ def test_formula_that_cannot_be_converted_is_shown_as_source() -> None:
 def test_report_of_a_poor_study_is_still_built(tmp_path: Path, options: dict) -> None:
     folder = write_study(tmp_path / "study", **options)
     words = Page(report.build(folder).read_text(encoding="utf-8")).words
+    assert not re.search(r"\bnan\b(?! at step)", words)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_report_is_made_without_a_table(page: str, study_dir: Path, table: str) -> None:
+    study = dataclasses.replace(read_study(study_dir), **{table: pd.DataFrame()})
+    words = Page(report.render(study, study_dir / "figures")).words
     assert not re.search(r"\bnan\b(?! at step)", words)
 
 

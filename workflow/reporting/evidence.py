@@ -102,7 +102,8 @@ def equivalence_title(study: Study) -> str:
     same, small = (int((rows["verdict"] == v).sum()) for v in ("equivalent", "margin too small"))
     pairs = count(len(rows), "pair")
     if small == len(rows):
-        return f"This study is too small to show that any of {pairs} of losses agree {within}"
+        which = f"any of {pairs} of losses agrees" if small > 1 else "its one pair of losses agrees"
+        return f"This study is too small to show that {which} {within}"
     told = (
         f"{same or 'None'} of {pairs} of losses {'is' if same == 1 else 'are'} equivalent {within}"
     )
@@ -155,6 +156,8 @@ def stability_title(study: Study) -> str:
     if rules.empty:
         return told
     least = rules.loc[rules["kendall_tau"].idxmin()]
+    if least["kendall_tau"] == 1:
+        return f"{told}; {count(len(rules), 'other rule')} rank the losses in the same order"
     return (
         f"{told}; of {count(len(rules), 'other rule')}, the ranking changes most with another "
         f"{ASPECTS.get(least['aspect'], least['aspect'])}: {rule_name(least['against'])} "
@@ -193,12 +196,12 @@ def absent_title(study: Study) -> str:
     rows = _standing(study, "presence_auc")
     if len(rows) == 0:
         return "Presence of a class cannot be judged: no loss that holds has cases of both kinds"
-    if len(rows) == 1 or rows.iloc[0] == rows.iloc[-1]:
-        return f"Presence of a class is told with an AUC of {number(rows.iloc[0])} (chance: 0.50)"
+    low, high = number(rows.iloc[0]), number(rows.iloc[-1])
+    if low == high:
+        return f"Presence of a class is told with an AUC of {low} (chance: 0.50)"
     return (
         f"Of the losses that hold, {readable(rows.index[-1])} tells best whether a class is there "
-        f"(AUC {number(rows.iloc[-1])}) and {readable(rows.index[0])} worst "
-        f"({number(rows.iloc[0])}; chance: 0.50)"
+        f"(AUC {high}) and {readable(rows.index[0])} worst ({low}; chance: 0.50)"
     )
 
 
@@ -209,12 +212,12 @@ def calibration_title(study: Study) -> str:
     bold = overconfident(study)
     losses = count(len(rows), "loss that holds", "losses that hold")
     told = f"{len(bold) or 'None'} of {losses} {'is' if len(bold) == 1 else 'are'} overconfident"
-    if len(rows) == 1 or rows.iloc[0] == rows.iloc[-1]:
-        return f"{told} in the foreground box; the calibration error is {number(rows.iloc[0], 3)}"
+    low, high = number(rows.iloc[0], 3), number(rows.iloc[-1], 3)
+    if low == high:
+        return f"{told} in the foreground box; the calibration error is {low}"
     return (
-        f"{told} in the foreground box; the calibration error runs from "
-        f"{number(rows.iloc[0], 3)} ({readable(rows.index[0])}) to {number(rows.iloc[-1], 3)} "
-        f"({readable(rows.index[-1])})"
+        f"{told} in the foreground box; the calibration error runs from {low} "
+        f"({readable(rows.index[0])}) to {high} ({readable(rows.index[-1])})"
     )
 
 

@@ -193,11 +193,12 @@ def _contrasts(study: Study) -> list[dict[str, Any]]:
     rows = []
     for endpoint in ("mean_dice", "rarest_dice"):
         chances = study.endpoint(study.improvement, endpoint)
+        if len(chances):
+            chances = chances[chances["contrast"] == "reference"].set_index("loss")
         for _, row in study.against_reference(endpoint).iterrows():
-            found = chances[
-                (chances["contrast"] == "reference") & (chances["loss"] == row["loss"])
-            ].iloc[0]
-            chance = {key: found[key] for key in ("probability", "low", "high")}
+            chance = dict.fromkeys(("probability", "low", "high"), math.nan)
+            if row["loss"] in chances.index:
+                chance = {key: chances.at[row["loss"], key] for key in chance}
             decided = text.separable(row, study.confidence)
             rows.append({**row, "separable": decided, "improvement": chance})
     return rows
@@ -211,10 +212,9 @@ def _equivalent(study: Study) -> list[dict[str, Any]]:
 
 def _collapse(study: Study) -> list[dict[str, Any]]:
     """For each loss the runs in which each class collapsed; the most collapsed first."""
-    rows = _records(text.trained(study))
+    rows, table = _records(text.trained(study)), _records(study.collapse)
     for row in rows:
-        table = study.collapse[study.collapse["loss"] == row["loss"]]
-        row["classes"] = {entry["class"]: entry for entry in _records(table)}
+        row["classes"] = {entry["class"]: entry for entry in table if entry["loss"] == row["loss"]}
     return sorted(rows, key=lambda row: -max(row["collapsed"], row["diverged"]))
 
 
