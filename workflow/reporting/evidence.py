@@ -22,7 +22,7 @@ RULES = {
     "sensitivity": "sensitivity",
     "precision": "precision",
     "volume_error": "volume error, absolute",
-    "rarest_dice": "Dice, rarest class",
+    "rarest_dice": "Dice of the rarest class",
     "classes_then_cases": "mean of cases",
     "cases_then_classes": "mean of classes",
     "median": "median of cases",
@@ -100,13 +100,13 @@ def equivalence_title(study: Study) -> str:
         return "No two losses can be tested for equivalence"
     within = f"within ±{rows['margin'].iloc[0]:g} mean Dice"
     same, small = (int((rows["verdict"] == v).sum()) for v in ("equivalent", "margin too small"))
-    pairs = count(len(rows), "pair")
     if small == len(rows):
-        which = f"any of {pairs} of losses agrees" if small > 1 else "its one pair of losses agrees"
+        which = f"any of {small} pairs of losses agrees" if small > 1 else "its one pair agrees"
         return f"This study is too small to show that {which} {within}"
-    told = (
-        f"{same or 'None'} of {pairs} of losses {'is' if same == 1 else 'are'} equivalent {within}"
-    )
+    if len(rows) == 1:
+        return f"The one pair of losses {'agrees' if same else 'is not shown to agree'} {within}"
+    verb = "is" if same == 1 else "are"
+    told = f"{same or 'None'} of {len(rows)} pairs of losses {verb} equivalent {within}"
     return f"{told}; for {small} the study is too small to tell" if small else told
 
 
@@ -208,7 +208,7 @@ def absent_title(study: Study) -> str:
 def calibration_title(study: Study) -> str:
     rows = _standing(study, "ece")
     if len(rows) == 0:
-        return "No probabilities have been recorded"
+        return "No loss that holds has recorded probabilities"
     bold = overconfident(study)
     losses = count(len(rows), "loss that holds", "losses that hold")
     told = f"{len(bold) or 'None'} of {losses} {'is' if len(bold) == 1 else 'are'} overconfident"
