@@ -265,7 +265,7 @@ def _standing(study: Study, column: str) -> pd.Series:
 def rates_title(study: Study) -> str:
     chosen = study.trials[study.trials["chosen"]] if len(study.trials) else study.trials
     if chosen.empty:
-        return "No learning rate was tuned: all losses share one"
+        return "This study tuned no learning rate"
     low, high = chosen["learning_rate"].min(), chosen["learning_rate"].max()
     told = f"{count(len(chosen), 'loss', 'losses')} chose a learning rate of {low:g}"
     told = told if low == high else f"{told} to {high:g}"
