@@ -1,16 +1,26 @@
-"""A plausible study folder, made up, in the format that the comparison writes."""
+"""A plausible study folder: made-up runs, and the tables that the comparison makes of them."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import yaml
 
-FLOOR = "all_background"
+from workflow.comparison import tables as comparison
+from workflow.evaluation.calibration import BINS, CERTAINTY
+from workflow.study import Comparison
+from workflow.training import tuning
+from workflow.training.train import Record
+
 REASON = "the class weights are constant, so that background alone is nearly optimal"
 
 
@@ -77,6 +87,65 @@ LARGE = (
 CLASSES = ("edema", "necrotic core", "enhancing rim")
 
 
+SPACING = (4.0, 4.0, 4.0)
+SHAPE = (24, 24, 24)
+GRID = (0.001, 0.003, 0.01)
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card of a made-up loss, with the fields of a real one that the report shows."""
+
+    name: str
+    title: str
+    family: str
+    twin: str | list[str]
+    seed: str | None
+    reason: str | None
+    runs_as_is: str | None
+    formula: str = r"1 - \frac{2 \sum_i p_i g_i + \epsilon}{\sum_i p_i + \sum_i g_i + \epsilon}"
+    paper: str = "An author, a title, 2017"
+    reduction: str = "mean over classes"
+    smoothing: str = "1e-5 in numerator and denominator"
+    background: str = "included"
+    absent_class: str = "weight of the rarest present class"
+    value_range: str = "[0, 1]"
+
+    @property
+    def published(self) -> bool:
+        return bool(self.seed)
+
+    @property
+    def defaults(self) -> dict:
+        return {"batch": False}
+
+
+class Case:
+    """A case of the made-up data: how many voxels of each class it has, and a map with them."""
+
+    spacing = SPACING
+
+    def __init__(self, name: str, classes: tuple[str, ...], volumes: np.ndarray) -> None:
+        self.name = self.subject = name
+        label = np.zeros(np.prod(SHAPE), np.uint8)
+        ends = np.cumsum(volumes)
+        for index, (volume, end) in enumerate(zip(volumes, ends, strict=True)):
+            label[end - volume : end] = index + 1
+        self.label = label.reshape(SHAPE)
+        counts = np.bincount(label, minlength=len(classes))
+        self.voxels = dict(zip(classes, counts.tolist(), strict=True))
+
+
+class Data:
+    """Stands for ``Prepared``."""
+
+    def __init__(self, name: str, classes: tuple[str, ...], cases: list[Case]) -> None:
+        self.name, self.classes, self.cases = name, classes, cases
+
+    def label(self, case: Case) -> np.ndarray:
+        return case.label
+
+
 def write_study(
     folder: Path,
     losses: tuple[Loss, ...] = SMALL,
@@ -85,70 +154,88 @@ def write_study(
     cases: int = 8,
     case_name: str = "case_{:03d}",
     dataset: str = "phantom",
+    tuned: bool = False,
 ) -> Path:
-    """Write `config.yaml`, `environment.json` and `tables/` and return the folder."""
+    """Write run folders, make `tables/` of them as a real study does, and return the folder.
+
+    The tables are the comparison's own, so that their columns cannot drift from those the figures
+    are tested with; made up are the scores, the slices and the trials (where ``tuned``).
+    """
     rng = np.random.default_rng(7)
     tables = folder / "tables"
-    tables.mkdir(parents=True, exist_ok=True)
-    runs, curves, rows = [], [], []
-    prevalence = [1.0, 0.84, 0.69, 0.6, 0.5][: len(classes)]
     names = [case_name.format(number) for number in range(cases)]
-    present = rng.random((cases, len(classes))) < np.array(prevalence)
-    present[:2] = True
-    present[-1, -1] = False
-    volumes = rng.lognormal(6, 0.8, present.shape).round() * present
+    data, splits, volumes = _data(dataset, classes, names, rng)
     difficulty = rng.normal(0, 0.08, cases)
-    for loss in losses:
-        offset = rng.normal(0, 0.015, seeds)
+    trials = _trials(losses, dataset, rng)
+    chosen = trials[trials["chosen"]].set_index("loss")["learning_rate"]
+    runs = []
+    for number, loss in enumerate(losses):
         for seed in range(seeds):
-            run = _run(loss, seed, dataset, classes, rng)
-            runs.append(run)
-            if run["status"] == "failed":
-                continue
-            curves += _curve(loss, run, dataset, classes, offset[seed], rng)
-            if run["status"] == "diverged":
-                continue
-            for checkpoint, shift in (("best", 0.0), ("last", -0.01)):
-                scores = _levels(loss, classes) + offset[seed] + shift
-                noise = rng.normal(0, 0.05, present.shape)
-                dice = np.clip(scores[None] + difficulty[:, None] + noise, 0, 0.97)
-                dice[:, scores < 0.03] = 0
-                rows += _cases(loss.label, seed, checkpoint, dataset, classes, names,
-                               present, volumes, dice, rng)  # fmt: skip
-    for checkpoint in ("best", "last"):
-        rows += _cases(FLOOR, -1, checkpoint, dataset, classes, names, present, volumes,
-                       np.zeros(present.shape), rng)  # fmt: skip
-    runs.append({"dataset": dataset, "loss": FLOOR, "seed": 0, "status": "ok", "steps": 0,
-                 "reason": "no training: predicts nothing", "collapsed": True,
-                 "collapse": "total"})  # fmt: skip
-    runs = pd.DataFrame(runs)
-    scored = pd.DataFrame(rows)
-    runs.to_csv(tables / "runs.csv", index=False)
-    pd.DataFrame(curves).to_csv(tables / "curves.csv", index=False)
-    scored.to_csv(tables / "cases.csv", index=False)
-    summary = _summary(losses, runs, scored, classes)
-    summary.to_csv(tables / "summary.csv", index=False)
-    _comparisons(losses, summary, seeds, cases).to_csv(tables / "comparisons.csv", index=False)
-    _absent(scored).to_csv(tables / "absent.csv", index=False)
-    _cost(runs).to_csv(tables / "cost.csv", index=False)
-    _dataset(dataset, classes, prevalence, cases).to_csv(tables / "dataset.csv", index=False)
+            record = _record(loss, seed, classes, names, volumes, difficulty, rng)
+            key = {"dataset": dataset, "loss": loss.label, "seed": seed}
+            key["learning_rate"] = chosen[loss.label] if tuned else 0.003
+            runs.append(folder / "runs" / f"{number}-{seed}")
+            record.write(runs[-1], key)
+    study = SimpleNamespace(
+        dataset=SimpleNamespace(name=dataset),
+        evaluation=SimpleNamespace(nsd_tolerance=2.0),
+        comparison=Comparison(reference_loss=losses[0].label),
+        losses={x.label: SimpleNamespace(name=x.name or x.label, options={}) for x in losses},
+    )
+    cards = {loss.name or loss.label: _card(loss, losses) for loss in losses}
+    with mock.patch("losses.card", cards.__getitem__), _floor_with_every_column():
+        comparison.write_all(study, data, splits, runs, tables)
+    if tuned:
+        trials.to_csv(tables / "trials.csv", index=False)
     _slices(tables, losses, classes, names, dataset, rng)
-    cards = [_card(loss, losses) for loss in losses]
-    (tables / "cards.json").write_text(json.dumps(cards), encoding="utf-8")
     config = {
         "title": "Which segmentation loss survives class imbalance?",
-        "dataset": {"name": dataset, "subjects": cases * 6},
+        "dataset": {"name": dataset, "subjects": len(data.cases)},
         "splits": {"train": 0.6, "validation": 0.15, "test": 0.25},
         "network": {"channels": [8, 16, 32, 64], "norm": "batch"},
         "training": {"steps": 800, "learning_rate": 0.003, "batch_size": 2},
         "seeds": list(range(seeds)),
         "losses": {loss.label: {"name": loss.name or loss.label, "options": {}} for loss in losses},
-        "comparison": {"reference_loss": "dice_ce", "checkpoint": "best", "confidence": 0.95},
+        "comparison": study.comparison.model_dump(),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     environment = {"python": "3.12.3", "torch": "2.13.0", "monai": "1.6.1", "commit": "0a1b2c3"}
     (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     return folder
+
+
+@contextmanager
+def _floor_with_every_column() -> Iterator[None]:
+    """Where every run failed, the comparison misses the columns that only runs have."""
+    floor = comparison._floor_cases
+
+    def whole(*arguments: object) -> pd.DataFrame:
+        table = floor(*arguments)
+        return table.assign(**{name: math.nan for name in CERTAINTY if name not in table})
+
+    with mock.patch.object(comparison, "_floor_cases", whole):
+        yield
+
+
+def _data(
+    dataset: str, classes: tuple[str, ...], names: list[str], rng
+) -> tuple[Data, pd.DataFrame, np.ndarray]:
+    """Twice as many training cases as held-out ones; voxels (case, class) of the latter."""
+    prevalence = np.array([1.0, 0.84, 0.69, 0.6, 0.5][: len(classes)])
+    others = [f"other {number}" for number in range(2 * len(names) + 2)]
+    present = rng.random((len(names) + len(others), len(classes))) < prevalence
+    present[:2] = present[-2:] = True
+    present[len(names) - 1, -1] = False
+    typical = 5.5 - 0.7 * np.arange(len(classes))
+    volumes = (rng.lognormal(typical, 0.5, present.shape).round() * present).astype(int)
+    cases = [
+        Case(name, ("background", *classes), row)
+        for name, row in zip([*names, *others], volumes, strict=True)
+    ]
+    split = ["test"] * len(names) + ["train"] * (len(others) - 2) + ["validation"] * 2
+    splits = pd.DataFrame({"case": [c.name for c in cases], "split": split})
+    splits["subject"] = splits["case"]
+    return Data(dataset, ("background", *classes), cases), splits, volumes[: len(names)]
 
 
 def _levels(loss: Loss, classes: tuple[str, ...]) -> np.ndarray:
@@ -160,186 +247,98 @@ def _levels(loss: Loss, classes: tuple[str, ...]) -> np.ndarray:
     return levels
 
 
-def _run(loss: Loss, seed: int, dataset: str, classes: tuple[str, ...], rng) -> dict:
+def _record(loss, seed, classes, names, volumes, difficulty, rng) -> Record:
+    """What a run of this loss leaves behind."""
     status = "diverged" if seed in loss.diverges else "failed" if seed in loss.fails else "ok"
     reason = {"diverged": "the loss became nan at step 310", "failed": "MemoryError: killed"}
-    lost = {"none": (), "partial": classes[-1:], "total": classes}[loss.collapse]
-    if status != "ok":
-        lost = ()
     seconds = 31 + rng.random() * 8
-    return {
-        "dataset": dataset, "loss": loss.label, "learning_rate": 0.003, "seed": seed,
+    record = Record(status={
         "status": status, "reason": reason.get(status, ""), "steps": 800, "best_step": 700,
         "seconds": seconds, "startup_seconds": 4.0, "training_seconds": seconds - 12,
         "validation_seconds": 5.0, "evaluation_seconds": 3.0,
-        "seconds_per_step": (seconds - 12) / 800, "peak_memory_mib": 900 + 50 * rng.random(),
-        "initial_weights_sha256": f"{seed:064x}", "patch_order_sha256": f"{seed + 9:064x}",
-        "collapsed": bool(lost) or status == "diverged",
-        "collapse": "total" if status == "diverged" else loss.collapse if status == "ok" else "",
-        "collapsed_classes": ";".join(lost),
-    }  # fmt: skip
-
-
-def _curve(loss, run, dataset, classes, offset, rng) -> list[dict]:
-    rows = []
-    last = 300 if run["status"] == "diverged" else 800
-    for step in range(100, last + 1, 100):
+        "seconds_per_step": (seconds - 12) / 800, "loss_share": 0.08 + 0.3 * rng.random(),
+        "peak_memory_mib": 900 + 50 * rng.random(), "initial_weights_sha256": f"{seed:064x}",
+        "patch_order_sha256": f"{seed + 9:064x}",
+    })  # fmt: skip
+    if status == "failed":
+        return record
+    offset = rng.normal(0, 0.015)
+    for step in range(100, 301 if status == "diverged" else 801, 100):
         share = 1 - np.exp(-step / 250)
-        key = {"dataset": dataset, "loss": loss.label, "learning_rate": 0.003, "seed": run["seed"],
-               "step": step, "split": "validation"}  # fmt: skip
-        rows.append({**key, "quantity": "loss", "class": "", "value": 1 - share * loss.level})
+        record.curve.append((step, "validation", "loss", "", 1 - share * loss.level))
         for name, level in zip(classes, _levels(loss, classes), strict=True):
             value = max(0, (level + offset) * share + rng.normal(0, 0.02)) if level else 0
-            rows.append({**key, "quantity": "dice", "class": name, "value": value})
-    return rows
+            record.curve.append((step, "validation", "dice", name, value))
+    if status == "diverged":
+        return record
+    for checkpoint, shift in (("best", 0.0), ("last", -0.01)):
+        scores = _levels(loss, classes) + offset + shift
+        noise = rng.normal(0, 0.05, volumes.shape)
+        dice = np.clip(scores[None] + difficulty[:, None] + noise, 0, 0.97)
+        dice[:, _levels(loss, classes) == 0] = 0
+        record.cases += _cases(checkpoint, classes, names, volumes, dice, rng)
+        record.reliability += _reliability(loss, checkpoint, classes)
+    return record
 
 
-def _cases(label, seed, checkpoint, dataset, classes, names, present, volumes, dice, rng):
+def _cases(checkpoint, classes, names, volumes, dice, rng) -> list[dict]:
     rows = []
     for i, case in enumerate(names):
+        ece = 0.02 + 0.1 * rng.random()
         for j, name in enumerate(classes):
-            score, there, volume = dice[i, j], bool(present[i, j]), int(volumes[i, j])
+            score, volume = dice[i, j], int(volumes[i, j])
+            there, found = volume > 0, bool(dice[:, j].any())
             tp = int(score * volume)
-            alarm = 0 if label == FLOOR or there else int(40 * (rng.random() < 0.4))
+            alarm = int(rng.lognormal(2, 2)) if found and rng.random() < 0.6 else 0
+            predicted = (volume if score else 0) if there else alarm
+            known = {
+                "dice": score, "iou": score / (2 - score), "sensitivity": min(1, score + 0.05),
+                "precision": score if score else np.nan, "nsd": min(1, score + 0.1),
+                "hd95": 60 * (1 - score), "volume_error": (score - 1) / 4,
+            }  # fmt: skip
             rows.append({
-                "dataset": dataset, "loss": label, "learning_rate": 0.003, "seed": seed,
                 "checkpoint": checkpoint, "case": case, "subject": case, "class": name,
-                "reference_voxels": volume, "predicted_voxels": volume if there else alarm,
-                "tp": tp, "fp": volume - tp if there else alarm, "fn": volume - tp,
-                "dice": score if there else np.nan,
-                "iou": score / (2 - score) if there else np.nan,
-                "sensitivity": min(1, score + 0.05) if there else np.nan,
-                "precision": max(0, score - 0.03) if there else np.nan,
-                "nsd": min(1, score + 0.1) if there else np.nan,
-                "hd95": 60 * (1 - score) if there else np.nan,
-                "volume_error": (score - 1) / 4 if there else np.nan,
+                "voxel_mm3": float(np.prod(SPACING)), "reference_voxels": volume,
+                "predicted_voxels": predicted, "tp": tp, "fp": predicted - tp, "fn": volume - tp,
+                **(known if there else {}),
+                "presence_log_odds": rng.normal(3 * there * found, 2),
+                "ece": ece, "nll": 3 * ece,
             })  # fmt: skip
     return rows
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return np.nan, np.nan, np.nan
-    mean = values.mean()
-    half = 2.5 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return mean, mean - half, mean + half
-
-
-def _summary(losses, runs, scored, classes) -> pd.DataFrame:
+def _reliability(loss: Loss, checkpoint: str, classes: tuple[str, ...]) -> list[dict]:
+    """A loss of a low level is overconfident."""
     rows = []
-    runs = runs[runs["loss"] != FLOOR]
-    kinds = {loss.label: loss for loss in losses}
-    labels = [*kinds, FLOOR]
-    for checkpoint in ("best", "last"):
-        for label in labels:
-            of_loss = scored[(scored["loss"] == label) & (scored["checkpoint"] == checkpoint)]
-            mine = runs[runs["loss"] == label]
-            kind = kinds.get(label)
-            collapsed = int(mine["collapsed"].sum())
-            row = {
-                "dataset": scored["dataset"].iloc[0], "loss": label, "checkpoint": checkpoint,
-                "name": (kind.name or label) if kind else label,
-                "family": _family(kind) if kind else "floor",
-                "published": bool(kind and kind.published), "twin": kind.twin if kind else "",
-                "runs": len(mine), "ok": (mine["status"] == "ok").sum(),
-                "diverged": (mine["status"] == "diverged").sum(),
-                "failed": (mine["status"] == "failed").sum(), "collapsed": collapsed,
-                "collapse_rate": collapsed / len(mine) if len(mine) else np.nan,
-                "collapse_rate_low": 0.3 * collapsed / len(mine) if len(mine) else np.nan,
-                "collapse_rate_high": (collapsed + 1) / (len(mine) + 1) if len(mine) else np.nan,
-                "partial": (mine["collapse"] == "partial").sum(),
-                "total": (mine["collapse"] == "total").sum(),
-            }  # fmt: skip
-            by_case = of_loss.groupby("case")["dice"].mean().to_numpy()
-            for key, values in [("mean_dice", by_case)] + [
-                (f"dice_{name}", of_loss.loc[of_loss["class"] == name, "dice"].to_numpy())
-                for name in classes
-            ]:
-                row[key], row[f"{key}_low"], row[f"{key}_high"] = _interval(values)
-            for end in ("", "_low", "_high"):
-                row[f"rarest_dice{end}"] = row[f"dice_{classes[-1]}{end}"]
-            for key in ("nsd", "hd95"):
-                row[f"mean_{key}"] = of_loss[key].mean()
-            for key in ("sensitivity", "precision", "volume_error"):
-                row[key] = of_loss[key].mean()
-            gone = of_loss[of_loss["reference_voxels"] == 0]
-            row["absent_false_positive_rate"] = (gone["predicted_voxels"] > 0).mean()
-            row["seconds_per_step"] = mine["seconds_per_step"].median()
-            rows.append(row)
-    table = pd.DataFrame(rows)
-    top = table.loc[table["family"] != "floor", "mean_dice"].max()
-    table["tier"] = np.where(
-        table["family"] == "floor", "floor",
-        np.where(table["mean_dice"].isna(), "failed",
-        np.where(table["collapsed"] * 2 > table["runs"], "collapsed",
-                 np.where(table["mean_dice"] > top - 0.05, "best", "separable"))),
-    )  # fmt: skip
-    return table
+    for name in ("", *classes):
+        for index in range(4 if name == "" else 0, BINS):
+            confidence = (index + 0.5) / BINS
+            rows.append({
+                "checkpoint": checkpoint, "class": name, "bin": index,
+                "voxels": 50 + 40 * abs(2 * index - BINS), "confidence": confidence,
+                "accuracy": confidence ** (2 - loss.level),
+            })  # fmt: skip
+    return rows
 
 
-def _comparisons(losses, summary, seeds, cases) -> pd.DataFrame:
+def _trials(losses: tuple[Loss, ...], dataset: str, rng) -> pd.DataFrame:
+    """Each loss at each rate of the grid; the best rate of every second loss is at its end."""
     rows = []
-    for checkpoint in ("best", "last"):
-        table = summary[summary["checkpoint"] == checkpoint].set_index("loss")
-        wanted = [("reference", loss.label, losses[0].label, "") for loss in losses]
-        wanted += [("correction", loss.twin, loss.label, REASON) for loss in losses if loss.twin]
-        for contrast, label, against, reason in wanted:
-            if label == against:
-                continue
-            for endpoint in ("mean_dice", "rarest_dice"):
-                gap = table.loc[label, endpoint] - table.loc[against, endpoint]
-                half = 0.06 if seeds > 1 else np.nan
-                p = float(np.exp(-(abs(gap) / 0.02))) if seeds > 1 else np.nan
-                rows.append({
-                    "dataset": table["dataset"].iloc[0], "checkpoint": checkpoint,
-                    "contrast": contrast, "loss": label, "against": against,
-                    "endpoint": endpoint, "difference": gap, "low": gap - half,
-                    "high": gap + half, "p": p, "p_holm": min(1, 5 * p), "seeds": seeds,
-                    "cases": cases, "reason": reason,
-                })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _absent(scored) -> pd.DataFrame:
-    gone = scored[scored["reference_voxels"] == 0]
-    keys = ["dataset", "loss", "checkpoint", "class"]
-    groups = gone.groupby(keys)["predicted_voxels"]
-    return groups.agg(
-        cases="size",
-        false_positive_rate=lambda voxels: (voxels > 0).mean(),
-        false_positive_voxels="mean",
-    ).reset_index()
-
-
-def _cost(runs) -> pd.DataFrame:
-    table = (
-        runs[runs["loss"] != FLOOR]
-        .groupby(["dataset", "loss"])
-        .agg(
-            seconds_per_step=("seconds_per_step", "median"),
-            peak_memory_mib=("peak_memory_mib", "max"),
-            seconds=("seconds", "median"),
-            core_hours=("seconds", lambda seconds: seconds.sum() / 3600),
-        )
-    )
-    table.insert(1, "loss_share", np.linspace(0.08, 0.4, len(table)))
-    return table.reset_index()
-
-
-def _dataset(dataset, classes, prevalence, cases) -> pd.DataFrame:
-    rows = []
-    fractions = [0.0087, 0.0019, 0.0009, 0.0008, 0.0007][: len(classes)]
-    for split, share in (("train", 4), ("validation", 1), ("test", 1), ("all", 6)):
-        for index, (name, fraction, prevalent) in enumerate(
-            zip(("background", *classes), (1 - sum(fractions), *fractions), (1.0, *prevalence),
-                strict=True)
-        ):  # fmt: skip
-            rows.append({"dataset": dataset, "split": split, "class": name, "class_index": index,
-                         "cases": cases * share, "subjects": cases * share,
-                         "voxel_fraction": fraction, "prevalence": prevalent,
-                         "rarest": index == len(classes)})  # fmt: skip
-    return pd.DataFrame(rows)
+    for number, loss in enumerate(losses):
+        peak = math.log(GRID[1] if number % 2 else GRID[-1] * (1 + 2 * (number % 4)))
+        scores = {rate: loss.level * math.exp(-((math.log(rate) - peak) ** 2) / 8) for rate in GRID}
+        beyond = tuning.one_step_beyond(scores)
+        if beyond is not None:
+            scores[beyond] = loss.level * math.exp(-((math.log(beyond) - peak) ** 2) / 8)
+        chosen = tuning.best(scores)
+        rows += [
+            {"dataset": dataset, "loss": loss.label, "learning_rate": rate, "score": score,
+             "status": "ok" if score else "diverged", "seed": 1000, "steps": 800,
+             "widened": rate == beyond, "chosen": rate == chosen,
+             "on_edge": tuning.one_step_beyond(scores) is not None}
+            for rate, score in sorted(scores.items())
+        ]  # fmt: skip
+    return pd.DataFrame(rows).reindex(columns=tuning.COLUMNS)
 
 
 def _slices(tables, losses, classes, names, dataset, rng) -> None:
@@ -383,21 +382,14 @@ def _slices(tables, losses, classes, names, dataset, rng) -> None:
     np.savez_compressed(tables / "slices.npz", **arrays)
 
 
-def _card(loss: Loss, losses: tuple[Loss, ...]) -> dict:
+def _card(loss: Loss, losses: tuple[Loss, ...]) -> Card:
     olds = [other.label for other in losses if other.twin == loss.label]
-    return {
-        "label": loss.label, "name": loss.name or loss.label,
-        "title": loss.label.replace("_", " ").capitalize(), "family": _family(loss),
-        "formula": r"1 - \frac{2 \sum_i p_i g_i + \epsilon}{\sum_i p_i + \sum_i g_i + \epsilon}",
-        "paper": "An author, a title, 2017", "reduction": "mean over classes",
-        "smoothing": "1e-5 in numerator and denominator", "background": "included",
-        "absent_class": "weight of the rarest present class", "value_range": "[0, 1]",
-        "options": {"batch": False}, "seed": "004" if loss.published else None,
-        "twin": loss.twin if loss.published else olds,
-        "reason": REASON if loss.twin else None,
-        "runs_as_is": "Yes, in Keras" if loss.published else None,
-    }  # fmt: skip
-
-
-def _family(loss: Loss) -> str:
-    return "as published" if loss.published else loss.family
+    return Card(
+        name=loss.name or loss.label,
+        title=loss.label.replace("_", " ").capitalize(),
+        family="as published" if loss.published else loss.family,
+        twin=loss.twin or olds,
+        seed="004" if loss.published else None,
+        reason=REASON if loss.twin else "",
+        runs_as_is="Yes, in Keras" if loss.published else None,
+    )

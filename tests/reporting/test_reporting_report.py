@@ -1,5 +1,7 @@
 """The report is one file that needs nothing else, and shows data as text and never as code."""
 
+import dataclasses
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -9,9 +11,9 @@ import pandas as pd
 import pytest
 from synthetic_study import Loss, write_study
 
-from workflow.reporting import report
+from workflow.reporting import evidence, report
 from workflow.reporting.formula import mathml
-from workflow.reporting.study_tables import read_study
+from workflow.reporting.study_tables import TABLES, read_study
 from workflow.reporting.text import verdict
 
 EVIL = "<script>alert(1)</script>"
@@ -49,8 +51,9 @@ def test_report_fetches_nothing(page: str) -> None:
 
 
 def test_report_has_its_sections_in_order(page: str) -> None:
-    wanted = ["verdict", "ranking", "correction", "failures", "curves", "cases", "absent", "data",
-              "cost", "cards", "reading", "provenance"]  # fmt: skip
+    wanted = ["verdict", "ranking", "failures", "correction", "contrasts", "equivalence",
+              "stability", "absent", "calibration", "curves", "cases", "rates", "data", "cost",
+              "cards", "reading", "provenance"]  # fmt: skip
     sections = [attributes["id"] for tag, attributes in Page(page).tags if tag == "section"]
     assert sections == wanted
 
@@ -71,6 +74,58 @@ def test_scores_in_the_report_are_those_of_the_table(page: str, study_dir: Path)
     row = study.row("dice_ce")
     assert f"[{row['mean_dice_low']:.2f}, {row['mean_dice_high']:.2f}]" in page
     assert f'data-sort="{row["mean_dice"]}"' in page
+
+
+def section(page: str, name: str) -> str:
+    """The words of one section, with a space between two cells."""
+    code = page[page.index(f'<section id="{name}"') :]
+    words = re.sub("<[^>]+>", " ", code[: code.index("</section>")])
+    return " ".join(html.unescape(words).split())
+
+
+def test_contrasts_tell_what_they_detect_and_what_holds_for_these_seeds(
+    page: str, study_dir: Path
+) -> None:
+    study = read_study(study_dir)
+    words = section(page, "contrasts")
+    found = study.contrast("reference", "dice", "dice_ce", "mean_dice")
+    detectable, freedom = found["minimum_detectable_difference"], found["degrees_of_freedom"]
+    assert f"{detectable:.3f} {freedom:.1f} df" in words
+    assert "these seeds only (Holm)" in words
+    assert evidence.detectable(study) in section(page, "verdict")
+
+
+def test_collapse_is_told_as_k_of_n_with_wilsons_interval(page: str) -> None:
+    words = section(page, "failures")
+    # 3 of 3 collapsed: 0.4385 is Wilson's lower bound, n / (n + z^2)
+    low = 3 / (3 + 1.959964**2)
+    assert f"3 of 3 [{100 * low:.0f} %, 100 %]" in words
+    assert f"0 of 3 [0 %, {100 * (1 - low):.0f} %]" in words
+    assert "all background" not in words
+
+
+def test_no_p_is_shown_where_the_margin_is_too_small(page: str, study_dir: Path) -> None:
+    pairs = evidence.standing_pairs(read_study(study_dir))
+    small = pairs[pairs["verdict"] == "margin too small"]
+    assert len(small)
+    cells = re.findall(r"<td>margin too small</td>.*?<td class=\"n\">–</td><td class=\"n\">–</td>",
+                       page)  # fmt: skip
+    assert len(cells) == len(small)
+
+
+def test_calibration_and_absence_are_those_of_the_summary(page: str, study_dir: Path) -> None:
+    row = read_study(study_dir).row("dice")
+    words = section(page, "calibration")
+    assert f"Dice best {row['ece']:.3f} {row['nll']:.3f} {row['presence_auc']:.2f}" in words
+    assert "False-positive volume, mean (mm³)" in section(page, "absent")
+
+
+def test_learning_rates_are_told_with_and_without_trials(page: str, tmp_path: Path) -> None:
+    words = section(page, "rates")
+    assert "widened" in words and "Still best at an end" in words
+    untuned = report.build(write_study(tmp_path / "study", losses=(Loss("dice", "x", 0.7),)))
+    plain = section(untuned.read_text(encoding="utf-8"), "rates")
+    assert "0.003" in plain and "not tuned in this study" in plain
 
 
 def test_images_have_alternative_texts(page: str) -> None:
@@ -127,6 +182,13 @@ def test_formula_that_cannot_be_converted_is_shown_as_source() -> None:
 def test_report_of_a_poor_study_is_still_built(tmp_path: Path, options: dict) -> None:
     folder = write_study(tmp_path / "study", **options)
     words = Page(report.build(folder).read_text(encoding="utf-8")).words
+    assert not re.search(r"\bnan\b(?! at step)", words)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_report_is_made_without_a_table(page: str, study_dir: Path, table: str) -> None:
+    study = dataclasses.replace(read_study(study_dir), **{table: pd.DataFrame()})
+    words = Page(report.render(study, study_dir / "figures")).words
     assert not re.search(r"\bnan\b(?! at step)", words)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from workflow.reporting.figures_certainty import draw_absent, draw_reliability
 from workflow.reporting.figures_curves import draw_validation_curves
+from workflow.reporting.figures_evidence import draw_equivalence, draw_rank_stability
 from workflow.reporting.figures_scores import (
     draw_collapse,
     draw_cost,
@@ -16,6 +18,7 @@ from workflow.reporting.figures_scores import (
     draw_ranking,
 )
 from workflow.reporting.figures_slices import draw_cases, draw_dataset
+from workflow.reporting.figures_tuning import draw_learning_rates
 from workflow.reporting.study_tables import Study, read_study
 from workflow.reporting.style import save
 
@@ -23,6 +26,11 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "ranking": draw_ranking,
     "published_corrected": draw_published_corrected,
     "collapse": draw_collapse,
+    "equivalence": draw_equivalence,
+    "rank_stability": draw_rank_stability,
+    "absent": draw_absent,
+    "reliability": draw_reliability,
+    "learning_rates": draw_learning_rates,
     "validation_curves": draw_validation_curves,
     "heldout_dice": draw_heldout_dice,
     "cases_median": lambda study: draw_cases(study, "median"),

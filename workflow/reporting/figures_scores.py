@@ -16,8 +16,6 @@ from workflow.reporting.study_tables import FLOOR, Study
 from workflow.reporting.style import (
     BLACK,
     BLUE,
-    CLASS_COLOURS,
-    FAINT,
     GREY,
     ORANGE,
     OUTCOMES,
@@ -25,32 +23,15 @@ from workflow.reporting.style import (
     TIER_MARKS,
     VERMILION,
     WIDTH,
+    class_colours,
     headline,
+    height_for,
+    legend_below,
+    loss_axis,
     new_figure,
     nothing_to_show,
     styled,
 )
-
-ROW = 0.27  # inches a loss
-
-
-def _height(rows: int, extra: float = 1.35) -> float:
-    return extra + ROW * max(rows, 4)
-
-
-def _loss_axis(axis: Axes, labels: list[str], names: bool = True) -> None:
-    """Losses from top to bottom with faint lines to follow."""
-    axis.set_ylim(len(labels) - 0.4, -0.6)
-    axis.set_yticks(range(len(labels)))
-    axis.set_yticklabels([wording.readable(label) for label in labels] if names else [])
-    axis.tick_params(axis="y", length=0)
-    axis.set_axisbelow(True)
-    axis.grid(axis="y", color=FAINT, linewidth=0.5)
-    axis.spines["left"].set_visible(False)
-
-
-def _legend_below(figure: Figure, handles: list, columns: int = 5) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
 @styled
@@ -60,7 +41,7 @@ def draw_ranking(study: Study) -> Figure:
     if table.empty:
         return nothing_to_show(text.ranking_title(study))
     labels = list(table["loss"])
-    figure = new_figure(WIDTH, _height(len(labels)))
+    figure = new_figure(WIDTH, height_for(len(labels)))
     axes = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1])
     floor = study.row(FLOOR)
     for axis, column in zip(axes, ("mean_dice", "rarest_dice"), strict=True):
@@ -77,8 +58,8 @@ def draw_ranking(study: Study) -> Figure:
         if floor is not None and math.isfinite(floor[column]):
             axis.axvline(floor[column], color=GREY, linestyle="--", linewidth=1.2, zorder=0)
         axis.set_xlim(-0.03, 1)
-    _loss_axis(axes[0], labels)
-    _loss_axis(axes[1], labels)
+    loss_axis(axes[0], labels)
+    loss_axis(axes[1], labels)
     axes[1].tick_params(labelleft=False)
     for place, (_, row) in enumerate(table.iterrows()):
         axes[1].text(1.02, place, _trouble(row), va="center", fontsize=7.5, color=VERMILION)
@@ -92,7 +73,7 @@ def draw_ranking(study: Study) -> Figure:
     ]
     if floor is not None:
         handles.append(Line2D([], [], color=GREY, linestyle="--", label=TIER_MARKS["floor"][2]))
-    _legend_below(figure, handles)
+    legend_below(figure, handles)
     headline(figure, text.ranking_title(study))
     return figure
 
@@ -112,10 +93,10 @@ def draw_heldout_dice(study: Study) -> Figure:
     if not labels or cases.empty:
         return nothing_to_show(text.heldout_title(study))
     points = cases.groupby(["class", "loss", "case"])["dice"].mean()
-    figure = new_figure(WIDTH, _height(len(labels), 1.2))
+    figure = new_figure(WIDTH, height_for(len(labels), 1.2))
     axes = figure.subplots(1, len(study.classes), sharey=True, squeeze=False)[0]
     jitter = np.random.default_rng(0)
-    for axis, name, colour in zip(axes, study.classes, _colours(study), strict=True):
+    for axis, (name, colour) in zip(axes, class_colours(study.classes).items(), strict=True):
         for place, label in enumerate(labels):
             values = (
                 points[name][label].to_numpy()
@@ -134,7 +115,7 @@ def draw_heldout_dice(study: Study) -> Figure:
             axis.plot([middle, middle], [place - 0.3, place + 0.3], color=BLACK, linewidth=1.6)
             axis.plot(values.mean(), place, "D", color="white", markeredgecolor=BLACK,
                       markersize=4.5)  # fmt: skip
-        _loss_axis(axis, labels)
+        loss_axis(axis, labels)
         axis.set_xlim(-0.03, 1)
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
         axis.set_xlabel("Dice, held-out cases")
@@ -146,63 +127,57 @@ def draw_heldout_dice(study: Study) -> Figure:
     return figure
 
 
-def _colours(study: Study) -> list[str]:
-    return [CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(study.classes))]
-
-
 @styled
 def draw_collapse(study: Study) -> Figure:
-    """Outcome of each run as a grid of losses and seeds; false alarms in absent classes."""
+    """Outcome of each run as a grid of losses and seeds; false structures of absent classes."""
     runs = study.runs
     if runs.empty:
         return nothing_to_show(text.collapse_title(study))
     labels = study.losses
     absent = study.chosen(study.absent)
-    columns = sorted(set(zip(runs["learning_rate"], runs["seed"], strict=True)))
-    rates = runs["learning_rate"].nunique() > 1
-    figure = new_figure(WIDTH, _height(len(labels), 1.5))
+    seeds = sorted(runs["seed"].unique())
+    figure = new_figure(WIDTH, height_for(len(labels), 1.5))
     grid, alarms = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.1])
     for _, run in runs.iterrows():
         outcome = study.outcome(run)
         place = labels.index(run["loss"])
-        column = columns.index((run["learning_rate"], run["seed"]))
+        column = seeds.index(run["seed"])
         grid.add_patch(Rectangle((column - 0.46, place - 0.43), 0.92, 0.86, linewidth=0,
                                  facecolor=OUTCOMES[outcome][0]))  # fmt: skip
-        if outcome != "none" and len(columns) <= 10:
+        if outcome != "none" and len(seeds) <= 10:
             dark = outcome in ("diverged", "total", "failed")
             grid.text(column, place, outcome, ha="center", va="center",
-                      fontsize=7.5 if len(columns) <= 6 else 6,
+                      fontsize=7.5 if len(seeds) <= 6 else 6,
                       color="white" if dark else "black")  # fmt: skip
-    grid.set_xlim(-0.5, len(columns) - 0.5)
-    names = [f"{rate:g}\nseed {seed}" if rates else f"{seed}" for rate, seed in columns]
-    grid.set_xticks(range(len(columns)), names)
-    grid.set_xlabel("learning rate and seed" if rates else "seed")
+    grid.set_xlim(-0.5, len(seeds) - 0.5)
+    grid.set_xticks(range(len(seeds)), seeds)
+    grid.set_xlabel("seed")
     grid.set_title("outcome of each run")
-    _loss_axis(grid, labels)
+    loss_axis(grid, labels)
     grid.grid(False)
     handles = [Patch(color=OUTCOMES[key][0], label=OUTCOMES[key][1]) for key in OUTCOMES]
-    alarms.set_title("false alarms where the class is absent")
-    alarms.set_xlabel("share of absent cases with a false positive")
+    alarms.set_title("false structures where the class is absent")
+    alarms.set_xlabel("share of absent cases with a false structure")
     alarms.set_xlim(-0.03, 1.03)
     shown = absent[absent["class"].isin(study.classes)] if len(absent) else absent
     if len(shown):
         gap = 0.5 / max(len(study.classes), 1)
-        for i, (name, colour) in enumerate(zip(study.classes, _colours(study), strict=True)):
+        for i, (name, colour) in enumerate(class_colours(study.classes).items()):
             rows = shown[(shown["class"] == name) & shown["loss"].isin(labels)]
             if rows.empty:
                 continue
             places = [labels.index(label) + (i - (len(study.classes) - 1) / 2) * gap
                       for label in rows["loss"]]  # fmt: skip
-            alarms.scatter(rows["false_positive_rate"], places, s=30, color=colour,
+            alarms.scatter(rows["false_structure_rate"], places, s=30, color=colour,
                            edgecolors="#333333", linewidths=0.6, clip_on=False,
                            zorder=3)  # fmt: skip
             handles.append(Line2D([], [], marker="o", linestyle="", color=colour,
                                   markeredgecolor="#333333", label=f"{name} absent"))  # fmt: skip
     else:
         alarms.text(0.5, (len(labels) - 1) / 2, "no held-out case lacks a class", ha="center")
-    _loss_axis(alarms, labels)
+    loss_axis(alarms, labels)
     alarms.tick_params(labelleft=False)
-    _legend_below(figure, handles)
+    legend_below(figure, handles)
     headline(figure, text.collapse_title(study))
     return figure
 
@@ -235,7 +210,7 @@ def draw_published_corrected(study: Study) -> Figure:
     right.axvline(0, color=BLACK, linewidth=1)
     right.set_xlabel("corrected minus published, Dice")
     for axis in (left, right):
-        _loss_axis(axis, [old for old, _ in pairs])
+        loss_axis(axis, [old for old, _ in pairs])
     left.set_yticklabels([_pair_name(old, fix) for old, fix in pairs])
     right.tick_params(labelleft=False)
     handles = [
@@ -246,7 +221,7 @@ def draw_published_corrected(study: Study) -> Figure:
         Line2D([], [], marker="o", color=BLUE, label="difference of the mean"),
         Line2D([], [], marker="s", color=ORANGE, label="difference of the rarest class"),
     ]  # fmt: skip
-    _legend_below(figure, handles, 3)
+    legend_below(figure, handles, 3)
     headline(figure, text.correction_title(study))
     return figure
 
@@ -278,7 +253,7 @@ def draw_cost(study: Study) -> Figure:
         return nothing_to_show(text.cost_title(study))
     table = table.sort_values(["seconds_per_step", "loss"])
     labels = list(table["loss"])
-    figure = new_figure(WIDTH, _height(len(labels)))
+    figure = new_figure(WIDTH, height_for(len(labels)))
     time, memory = figure.subplots(1, 2, sharey=True, width_ratios=[1.6, 1])
     step = 1000 * table["seconds_per_step"].to_numpy()
     share = table["loss_share"].fillna(0).to_numpy()
@@ -292,11 +267,11 @@ def draw_cost(study: Study) -> Figure:
     peak = pd.to_numeric(table["peak_memory_mib"]).max()
     memory.set_xlim(0, 1.1 * peak if math.isfinite(peak) and peak > 0 else 1)
     memory.set_xlabel("peak memory (MiB)")
-    _loss_axis(time, labels)
-    _loss_axis(memory, labels)
+    loss_axis(time, labels)
+    loss_axis(memory, labels)
     time.grid(False)
     memory.tick_params(labelleft=False)
-    _legend_below(
+    legend_below(
         figure,
         [Patch(color=BLUE, label="in the loss"), Patch(color=SKY, label="rest of the step")],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workflow.reporting.evidence import detectable, equivalence_title, stability_title
 from workflow.reporting.study_tables import FLOOR, Study
 from workflow.reporting.text import (
     asked,
@@ -62,11 +63,16 @@ def limits(study: Study) -> list[str]:
         f"{count(seeds, 'seed')} and {count(held, 'held-out case')}: the intervals show what "
         "that leaves open, and a difference that is not separable is not shown to be zero."
     )
-    if seeds == 1:
-        told.append("With a single seed nothing is known of how another start would end.")
+    told.append(detectable(study))
     if len(runs) and runs["learning_rate"].nunique() == 1:
         told.append(
             "All losses share one learning rate; tuned one by one, some may gain more than others."
+        )
+    edge = study.trials.loc[study.trials["chosen"], "on_edge"] if len(study.trials) else None
+    if edge is not None and edge.any():
+        told.append(
+            f"For {count(int(edge.sum()), 'loss', 'losses')} the best learning rate tried was at "
+            "an end of the widened grid: a better one may lie beyond."
         )
     if len(runs) and (runs["status"] != "ok").any():
         told.append(
@@ -91,7 +97,16 @@ def statements(study: Study) -> dict[str, object]:
         "status": status_line(study),
         "methods": methods(study),
         "limits": limits(study),
-        "results": [f"{title(study)}." for title in (ranking_title, collapse_title, heldout_title)],
+        "results": [
+            f"{title(study)}."
+            for title in (
+                ranking_title,
+                collapse_title,
+                heldout_title,
+                equivalence_title,
+                stability_title,
+            )
+        ],
         "rules": rules(study),
         "captions": {
             "published_corrected": f"{correction_title(study)}. "

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from workflow import files
-from workflow.reporting import figures, text, wording
+from workflow.reporting import evidence, figures, text, wording
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
@@ -24,6 +24,11 @@ TITLES = {
     "ranking": text.ranking_title,
     "published_corrected": text.correction_title,
     "collapse": text.collapse_title,
+    "equivalence": evidence.equivalence_title,
+    "rank_stability": evidence.stability_title,
+    "absent": evidence.absent_title,
+    "reliability": evidence.calibration_title,
+    "learning_rates": evidence.rates_title,
     "validation_curves": text.curves_title,
     "heldout_dice": text.heldout_title,
     "cases_median": lambda study: text.cases_title(study, "median"),
@@ -76,12 +81,24 @@ def render(study: Study, figures_dir: Path) -> str:
         asked=text.asked(study),
         notes=text.ranking_notes(study),
         tier_names={"separable": "below"},
+        rule_name=evidence.rule_name,
+        aspects=evidence.ASPECTS,
         figures={name: _figure(study, figures_dir, name) for name in TITLES},
         ranking=_records(study.ranked),
         pairs=[_pair(study, old, fix) for old, fix in study.pairs()],
         contrasts=_contrasts(study),
         troubled=_troubled(study),
+        losses_lost=_collapse(study),
+        equivalent=_equivalent(study),
+        stability=_records(study.chosen(study.stability)),
         absent=_records(_in_order(study, study.chosen(study.absent))),
+        rates=_rates(study),
+        told={
+            "detectable": evidence.detectable(study),
+            "equivalence": evidence.equivalence_notes(study),
+            "stability": evidence.stability_notes(study),
+            "rates": evidence.rates_notes(study),
+        },
         sizes=_records(study.dataset),
         cost=_records(_in_order(study, study.cost)),
         cards=[_card(card) for card in study.cards],
@@ -172,14 +189,51 @@ def _card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _contrasts(study: Study) -> list[dict[str, Any]]:
-    """Every loss against the reference loss."""
-    table = study.chosen(study.comparisons)
-    if table.empty:
+    """Every loss against the reference loss, with the probability that it scores higher."""
+    rows = []
+    for endpoint in ("mean_dice", "rarest_dice"):
+        chances = study.endpoint(study.improvement, endpoint)
+        if len(chances):
+            chances = chances[chances["contrast"] == "reference"].set_index("loss")
+        for _, row in study.against_reference(endpoint).iterrows():
+            chance = dict.fromkeys(("probability", "low", "high"), math.nan)
+            if row["loss"] in chances.index:
+                chance = {key: chances.at[row["loss"], key] for key in chance}
+            decided = text.separable(row, study.confidence)
+            rows.append({**row, "separable": decided, "improvement": chance})
+    return rows
+
+
+def _equivalent(study: Study) -> list[dict[str, Any]]:
+    """Pairs of losses that hold and could be called equivalent, the firmest first."""
+    rows = evidence.standing_pairs(study)
+    return _records(rows.sort_values("p", kind="stable")) if len(rows) else []
+
+
+def _collapse(study: Study) -> list[dict[str, Any]]:
+    """For each loss the runs in which each class collapsed; the most collapsed first."""
+    rows, table = _records(text.trained(study)), _records(study.collapse)
+    for row in rows:
+        row["classes"] = {entry["class"]: entry for entry in table if entry["loss"] == row["loss"]}
+    return sorted(rows, key=lambda row: -max(row["collapsed"], row["diverged"]))
+
+
+def _rates(study: Study) -> list[dict[str, Any]]:
+    """The learning rate of each loss, and the trial that chose it if there was one."""
+    if study.runs.empty:
         return []
-    rows = table[(table["contrast"] == "reference") & (table["loss"] != FLOOR)]
-    return [
-        {**row, "separable": text.separable(row, study.confidence)} for _, row in rows.iterrows()
-    ]
+    used = study.runs.groupby("loss")["learning_rate"].first()
+    rows = []
+    for label in study.losses:
+        trials = study.trials[study.trials["loss"] == label] if len(study.trials) else None
+        row = {"loss": label, "rate": used.get(label, math.nan), "trials": 0}
+        if trials is not None and len(trials):
+            best = trials[trials["chosen"]].iloc[0]
+            widened = bool(trials["widened"].any())
+            row |= {"trials": len(trials), "score": best["score"], "widened": widened,
+                    "on_edge": bool(best["on_edge"])}  # fmt: skip
+        rows.append(row)
+    return rows
 
 
 def _troubled(study: Study) -> list[dict[str, Any]]:

@@ -22,7 +22,15 @@ TABLES = (
     "cases",
     "summary",
     "comparisons",
+    "improvement",
+    "equivalence",
+    "ranks",
+    "friedman",
+    "stability",
     "absent",
+    "collapse",
+    "reliability",
+    "trials",
     "cost",
     "slices",
 )
@@ -46,7 +54,15 @@ class Study:
     cases: pd.DataFrame = field(default_factory=pd.DataFrame)
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    improvement: pd.DataFrame = field(default_factory=pd.DataFrame)
+    equivalence: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ranks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    friedman: pd.DataFrame = field(default_factory=pd.DataFrame)
+    stability: pd.DataFrame = field(default_factory=pd.DataFrame)
     absent: pd.DataFrame = field(default_factory=pd.DataFrame)
+    collapse: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     cost: pd.DataFrame = field(default_factory=pd.DataFrame)
     slices: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -112,6 +128,13 @@ class Study:
         return [label for label in [*ranked, *others] if label != FLOOR]
 
     @cached_property
+    def standing(self) -> list[str]:
+        """The trained losses that have scores and did not collapse in most runs, best first."""
+        if self.ranked.empty:
+            return []
+        return list(self.ranked.loc[self.ranked["tier"].isin(("best", "separable")), "loss"])
+
+    @cached_property
     def classes(self) -> list[str]:
         """Foreground classes in the order of their index."""
         scored = [] if self.cases.empty else list(dict.fromkeys(self.cases["class"]))
@@ -163,6 +186,19 @@ class Study:
             & (table["endpoint"] == endpoint)
         ]
         return rows.iloc[0] if len(rows) else None
+
+    def endpoint(self, table: pd.DataFrame, name: str = "mean_dice") -> pd.DataFrame:
+        """Rows of the reported checkpoint that speak of one endpoint."""
+        rows = self.chosen(table)
+        return rows[rows["endpoint"] == name] if len(rows) else rows
+
+    def against_reference(self, endpoint: str = "mean_dice") -> pd.DataFrame:
+        """Contrasts of the trained losses with the reference loss, in the order of the ranking."""
+        rows = self.endpoint(self.comparisons, endpoint)
+        if rows.empty:
+            return rows
+        rows = rows[(rows["contrast"] == "reference") & rows["loss"].isin(self.losses)]
+        return rows.sort_values("loss", key=lambda labels: labels.map(self.losses.index))
 
     def outcome(self, run: pd.Series) -> str:
         """What became of a run: failed, diverged, or its degree of collapse."""

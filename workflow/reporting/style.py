@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workflow import files
+from workflow.reporting.wording import readable
 
 # Okabe & Ito (2008): distinguishable with every common colour-vision deficiency.
 BLACK = "#000000"
@@ -44,6 +46,8 @@ OUTCOMES = {
     "failed": (GREY, "failed"),
 }
 WIDTH = 9.2  # inches: the width of the report's column
+ROW = 0.27  # inches a loss
+ACROSS = 6  # panels in a row of small multiples
 
 SETTINGS = {
     "font.family": "DejaVu Sans",
@@ -90,6 +94,50 @@ def headline(figure: Figure, title: str, size: float = 11.5) -> None:
         fontsize=size,
         fontweight="bold",
     )
+
+
+def class_colours(classes: Sequence[str]) -> dict[str, str]:
+    """A colour for each class, the same in every figure."""
+    return {name: CLASS_COLOURS[index % len(CLASS_COLOURS)] for index, name in enumerate(classes)}
+
+
+def height_for(rows: int, extra: float = 1.35) -> float:
+    """Inches for a figure with a row a loss."""
+    return extra + ROW * max(rows, 4)
+
+
+def loss_axis(axis: Axes, labels: Sequence[str]) -> None:
+    """Losses from top to bottom with faint lines to follow."""
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.set_yticks(range(len(labels)))
+    axis.set_yticklabels([readable(label) for label in labels])
+    axis.tick_params(axis="y", length=0)
+    axis.set_axisbelow(True)
+    axis.grid(axis="y", color=FAINT, linewidth=0.5)
+    axis.spines["left"].set_visible(False)
+
+
+def legend_below(figure: Figure, handles: list, columns: int = 5) -> None:
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def small_multiples(labels: Sequence[str], across: str, upwards: str) -> tuple[Figure, list[Axes]]:
+    """A small panel for each loss under its name, all with the same axes."""
+    down = -(-len(labels) // ACROSS)
+    figure = new_figure(WIDTH, 1.1 + 1.65 * down)
+    grid = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    for axis, label in zip(panels, labels, strict=False):
+        axis.set_title(wrap(readable(label), 22), fontsize=7.5)
+        axis.tick_params(labelsize=7.5)
+    for axis in panels[len(labels) :]:
+        axis.axis("off")
+    for axis in panels[max(len(labels) - ACROSS, 0) : len(labels)]:
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel(across, fontsize=8)
+    for row in grid:
+        row[0].set_ylabel(upwards, fontsize=8)
+    return figure, panels[: len(labels)]
 
 
 def wrap(text: str, width: int) -> str:

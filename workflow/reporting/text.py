@@ -342,9 +342,39 @@ CAPTIONS = {
         "the Holm-corrected difference is separable from zero."
     ),
     "collapse": (
-        "Left: what became of each run. Right: in cases without the class, the share in which "
-        "the model predicts it all the same. A loss that predicts nothing raises no false alarm, "
-        "so read both halves together."
+        "Left: what became of each run. Right: of the cases without the class, the share in which "
+        "the model draws a false structure, at least as large as the class is anywhere in the "
+        "training cases. A loss that predicts nothing draws none, so read both halves together."
+    ),
+    "equivalence": (
+        "Two one-sided tests on the mean Dice of each pair of losses that hold. Below the diagonal "
+        "the verdict at the margin of the study; above it the smallest margin at which the pair "
+        "could be shown equivalent with a power of 80 % (black: within the margin of the study). "
+        "Where that is above the margin, nothing is claimed."
+    ),
+    "rank_stability": (
+        "Left: ranks of the losses when seeds and cases are drawn again with replacement; it "
+        "describes the ranking and is no confidence interval. At the right edge the share of "
+        "resamples in which a loss comes first, below Nemenyi's critical difference for the mean "
+        "ranks within cases. Right: Kendall's tau between the reported ranking and that by another "
+        "metric, aggregation or rule for absent classes."
+    ),
+    "absent": (
+        "What the model says of a class in held-out cases, all runs together. Left: mean volume "
+        "predicted in cases without the class (logarithmic above 1 mm³). Right: probability that "
+        "a case with the class looks more like it than one without, in the mean of the runs; it "
+        "asks for the most probable voxel, also where the class wins none."
+    ),
+    "reliability": (
+        "How often a probability came true, in the foreground box of the held-out cases (the box "
+        "of the foreground, doubled along each axis), for losses that hold. Bins are put together "
+        "over the runs by their voxels; a larger dot has more of them. Below the dashed line: "
+        "overconfident. ECE is the mean over cases of the top label's."
+    ),
+    "learning_rates": (
+        "Mean Dice on the validation cases against the peak learning rate, on a seed that no run "
+        "of the study uses; the same number of trials for every loss, and one more where the best "
+        "was at an end of the grid. A trial that broke down counts as 0."
     ),
     "validation_curves": (
         "Dice on the validation cases while training; a thin line is a seed, a thick one the "
@@ -414,6 +444,17 @@ def rules(study: Study) -> dict[str, str]:
             "A difference is called separable if its p, Holm-corrected over the contrasts of its "
             "kind and endpoint, is below the level. Not separable is not the same as equal: with "
             f"{count(study.seeds, 'seed')} even large differences can stay open."
+        ),
+        "Tier": (
+            "Best: not separable from the highest mean Dice of the losses that hold, by a p that "
+            "is Holm-corrected over all their pairs; below: separable from it. These two hold; a "
+            "loss that collapsed in more than half of its runs does not. To share a tier is not to "
+            "be equal."
+        ),
+        "Equivalent": (
+            "Two one-sided tests place the difference within the margin. Nothing is claimed where "
+            "the margin is smaller than what the study could show with a power of 80 % if the two "
+            "losses were equal."
         ),
         "Checkpoint": (
             f"Scores are those of the {study.checkpoint} checkpoint. The best one is chosen on the "
