@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, nll_loss
 
-from .base import About, SegmentationLoss, check_number, weighted_mean
+from .base import NO_OPTIONS, About, SegmentationLoss, check_number, weighted_mean
 
 _ONE_VS_REST = (
     "one-vs-rest: each class, background too, has a sigmoid and a loss of its own; their mean"
@@ -30,6 +30,8 @@ _ABSENT_FLAT = (
     "predicted volume falls below the smoothing of 1 voxel, and its gradient is small above that"
 )
 _SMOOTH_1 = "1 above and 1 below the fraction line"
+_SMOOTH_DEFAULT = "smooth 1: the document's"
+_KERAS = ", in PyTorch (1e-6 in the Keras code of 001)"
 
 
 def reference_masks(labels: Tensor, valid: Tensor | None, classes: int) -> Tensor:
@@ -139,6 +141,7 @@ class PublishedDicePerImage(SmoothedLoss, BinaryLoss):
         paper="Document 000, BinaryDiceLoss",
         reduction="mean over images, then over classes",
         smoothing=_SMOOTH_1,
+        defaults_from=_SMOOTH_DEFAULT,
         background=_ONE_VS_REST,
         absent_class="a class absent from an image has the term 1 - 1 / (sum p + 1): it goes to 0 "
         "as its predicted volume falls below 1 voxel, and its gradient is small above that",
@@ -177,6 +180,7 @@ class PublishedDiceSoftmax(SmoothedLoss):
         paper="Document 000, MultiClassDiceLoss",
         reduction="mean over images, then over classes",
         smoothing=_SMOOTH_1,
+        defaults_from=_SMOOTH_DEFAULT,
         background="a class like any other",
         absent_class="a class absent from an image has the term 1 - 1 / (sum p + 1): it goes to 0 "
         "as its predicted volume falls below 1 voxel, and its gradient is small above that",
@@ -214,6 +218,7 @@ class PublishedDiceFlat(SmoothedLoss, BinaryLoss):
         paper="Document 001, DiceLoss; document 003, dice_loss",
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
+        defaults_from=_SMOOTH_DEFAULT + _KERAS,
         background=_ONE_VS_REST,
         absent_class=_ABSENT_FLAT,
         value_range="[0, 1)",
@@ -248,6 +253,7 @@ class PublishedBceDice(SmoothedLoss, BinaryLoss):
         paper="Document 001, DiceBCELoss; document 003, bce_dice_loss",
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1 + " of Dice; log p is clamped at -100",
+        defaults_from=_SMOOTH_DEFAULT + _KERAS,
         background=_ONE_VS_REST,
         absent_class=_ABSENT_FLAT + "; the cross-entropy pushes it down everywhere",
         value_range="[0, 101)",
@@ -282,6 +288,7 @@ class PublishedIou(SmoothedLoss, BinaryLoss):
         paper="Document 001, IoULoss; document 003, iou_loss",
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
+        defaults_from=_SMOOTH_DEFAULT + _KERAS,
         background=_ONE_VS_REST,
         absent_class=_ABSENT_FLAT,
         value_range="[0, 1)",
@@ -317,6 +324,7 @@ class PublishedFocalMeanBce(BinaryLoss):
         paper="Document 001, FocalLoss",
         reduction=_OVER_BATCH,
         smoothing="none (the argument smooth is never used); log p is clamped at -100",
+        defaults_from="alpha 0.8, gamma 2: the document's",
         background=_ONE_VS_REST,
         absent_class="its mean cross-entropy falls towards 0, and the focal factor switches the "
         "whole class off",
@@ -360,6 +368,7 @@ class PublishedFocalAlphaT(BinaryLoss):
         paper="Document 003, focal_loss",
         reduction=_OVER_BATCH,
         smoothing="none",
+        defaults_from="alpha 0.25, gamma 2: the document's",
         background=_ONE_VS_REST + "; alpha then also multiplies the positives of the background",
         absent_class="no positive term; pushed down where it is still probable",
         value_range="[0, inf)",
@@ -404,6 +413,7 @@ class PublishedFocalWeightedProbability(SegmentationLoss):
         paper="Document 002, Focal_Loss",
         reduction="mean over all voxels, the ignored ones included in their number",
         smoothing="none",
+        defaults_from="alpha 0.5, gamma 2: the document's",
         background="a class like any other",
         absent_class="no term of its own, as in cross-entropy",
         value_range="[0, inf)",
@@ -459,6 +469,7 @@ class PublishedTversky(SmoothedLoss, BinaryLoss):
         paper="Document 001, TverskyLoss",
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
+        defaults_from="alpha 0.5, beta 0.5: the document's; " + _SMOOTH_DEFAULT + _KERAS,
         background=_ONE_VS_REST,
         absent_class="a class absent from the batch has the term 1 - smooth / (alpha sum p + "
         "smooth): it goes to 0 as its predicted volume falls below smooth / alpha voxels, and its "
@@ -502,6 +513,7 @@ class PublishedFocalTversky(PublishedTversky):
         paper="Document 001, FocalTverskyLoss",
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1,
+        defaults_from="gamma 2: the document's; " + PublishedTversky.about.defaults_from,
         background=_ONE_VS_REST,
         absent_class="as in published_tversky, squared: near 0 its gradient fades as well",
         value_range="[0, 1)",
@@ -537,6 +549,7 @@ class PublishedLovaszHinge(BinaryLoss):
         paper="Document 001, lovasz_hinge, copied there from the code of Berman et al.",
         reduction="mean over images, then over classes",
         smoothing="none",
+        defaults_from=NO_OPTIONS,
         background="one-vs-rest: each class, background too, has a hinge of its own; their mean",
         absent_class="the loss of the image is the largest hinge error alone, so one voxel gets "
         "the whole gradient",
@@ -595,6 +608,7 @@ class PublishedCombo(SmoothedLoss, BinaryLoss):
         paper="Document 001, ComboLoss",
         reduction=_OVER_BATCH,
         smoothing=_SMOOTH_1 + " of Dice; probabilities clamped to [1e-9, 1 - 1e-9]",
+        defaults_from="alpha 0.5, ce_ratio 0.5, eps 1e-9: the document's; " + _SMOOTH_DEFAULT,
         background=_ONE_VS_REST,
         absent_class="like every class it is pushed away from the reference: predicted everywhere",
         value_range="(-inf, 1 - ce_ratio]; highest near the perfect prediction",
@@ -648,6 +662,7 @@ class PublishedWeightedCrossEntropy(SegmentationLoss):
         paper="Document 002, CE_Loss",
         reduction="weighted mean over all valid voxels of the batch",
         smoothing="none",
+        defaults_from=NO_OPTIONS + "; no weight is ours, the document asks for one",
         background="a class like any other, with its own weight",
         absent_class="no term of its own and no share of the normalisation",
         value_range="[0, inf)",
@@ -693,6 +708,7 @@ class PublishedFbetaDice(SmoothedLoss):
         paper="Document 002, Dice_loss",
         reduction="mean over classes of the pooled batch",
         smoothing="s = 1e-5 above and below the fraction line",
+        defaults_from="beta 1, smooth 1e-5: the document's",
         background="a class like any other",
         absent_class="a class absent from the batch has a term near 1 with almost no gradient",
         value_range="[0, 1)",
@@ -749,6 +765,7 @@ class PublishedGeneralizedDiceGraph(PublishedLoss):
         paper="Document 004, generalized_dice_loss_w of the question, on a symbolic tensor",
         reduction="one ratio over the classes of the pooled batch",
         smoothing="1e-5 in the weight; none in the ratio",
+        defaults_from=NO_OPTIONS + "; 1e-5 is the document's",
         background="a class like any other, and the largest",
         absent_class="no term: a voxel counts by the probability of its label",
         value_range="[0, 1]",
@@ -783,6 +800,7 @@ class PublishedGeneralizedDiceWritten(PublishedLoss):
         paper="Document 004, generalized_dice_loss_w of the question, read as it was meant",
         reduction="one ratio over the classes of the pooled batch",
         smoothing="1e-5 in the weight; none in the ratio",
+        defaults_from=NO_OPTIONS + "; 1e-5 is the document's",
         background="a class like any other",
         absent_class="weight 1e5, so that its predicted volume dominates the denominator: the "
         "value stays near 1 and the gradient of everything else vanishes",
@@ -819,6 +837,7 @@ class PublishedGeneralizedDiceAnswer(PublishedLoss):
         paper="Document 004, gen_dice of the answer",
         reduction="mean over images",
         smoothing="none; a loss that is not finite counts as 0",
+        defaults_from="eps 1e-6: the document's",
         background="a class like any other",
         absent_class="fixed weight eps = 1e-6, whatever the size of the image",
         value_range="[0, 1]",

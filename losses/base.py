@@ -14,14 +14,18 @@ from torch import Tensor, nn
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
+NO_OPTIONS = "no option of its own"
+"""How ``About.defaults_from`` starts for a loss that has only the options all losses share."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class About:
     """What a loss says about itself on its card, in words.
 
-    ``formula`` is LaTeX that matplotlib's mathtext and latex2mathml both read. The last four are
-    for losses as published: the document, the corrected loss, why it is corrected, and whether
-    the document's code runs.
+    ``formula`` is LaTeX that matplotlib's mathtext and latex2mathml both read. ``defaults_from``
+    says whose each default is, as ``"alpha 0.3, beta 0.7: the paper's; k 10: ours"``. The last
+    four are for losses as published: the document, the corrected loss, why it is corrected, and
+    whether the document's code runs.
     """
 
     title: str
@@ -30,6 +34,7 @@ class About:
     paper: str = ""
     reduction: str = ""
     smoothing: str = ""
+    defaults_from: str = ""
     background: str = ""
     absent_class: str = ""
     value_range: str = ""

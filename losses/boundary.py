@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import About, SegmentationLoss, check_count, check_flag, check_number
+from .base import NO_OPTIONS, About, SegmentationLoss, check_count, check_flag, check_number
 from .counts import class_masks
 from .distance_maps import distances, signed_distances
 from .morphology import eroded
-from .overlap import Dice
+from .overlap import DICE_DEFAULTS, Dice
 from .probabilities import cross_entropies, probabilities
 from .reduction import reduced, reduced_voxels
 from .sums import Sum
@@ -101,6 +101,7 @@ class Boundary(BoundaryLoss):
         reduction=_MEAN + "; the factor beside a region loss, which the paper changes every epoch, "
         "is the trainer's matter",
         smoothing="none",
+        defaults_from="include_background False: the authors' code's, and the Loss Odyssey's",
         background=_FOREGROUND,
         absent_class="a class without a boundary in the image, absent or filling it, has distance "
         "0 everywhere, as in the paper's code: no term and no gradient, so its false positives "
@@ -142,6 +143,7 @@ class HausdorffDT(BoundaryLoss):
         "499-513. doi:10.1109/TMI.2019.2930068, arXiv:1904.10030",
         reduction=_MEAN,
         smoothing="none",
+        defaults_from="alpha 2: the paper's; include_background False: MONAI's",
         background=_FOREGROUND,
         absent_class="its boundary in the reference, and in the prediction while no probability "
         "exceeds 1/2, is the diagonal of the image away: errors of an absent class cost the most, "
@@ -188,6 +190,8 @@ class HausdorffErosion(BoundaryLoss):
         paper=HausdorffDT.about.paper,
         reduction=_MEAN,
         smoothing="none",
+        defaults_from="alpha 2: the paper's; k 10: kornia's, and the Loss Odyssey's; "
+        "include_background False: as in hausdorff_dt",
         background=_FOREGROUND,
         absent_class="counts like any other class: its false positives are errors to erode",
         value_range="[0, sum of k^alpha]; 0 also for errors that one erosion removes",
@@ -237,6 +241,7 @@ class DistancePenalisedCrossEntropy(SegmentationLoss):
         reduction="mean over all valid voxels of the batch, class-weighted if weight is given; not "
         "divided by the sum of 1 + phi",
         smoothing="none",
+        defaults_from=NO_OPTIONS,
         background="a class like any other",
         absent_class="no term of its own, as in cross-entropy; an image of one label has phi = 0",
         value_range="[0, inf); between cross-entropy and twice cross-entropy",
@@ -290,6 +295,7 @@ class DiceBoundary(Sum, Dice):
         reduction="Dice: mean over classes and images; boundary: mean over voxels and foreground "
         "classes; both class-weighted if weight is given",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="lambda_dice 1, lambda_boundary 1: the Loss Odyssey's; " + DICE_DEFAULTS,
         background="a class like any other in Dice unless include_background=False; not in the "
         "boundary term",
         absent_class="Dice: a term near 1 with almost no gradient; boundary: no term",
@@ -328,6 +334,8 @@ class DiceHausdorff(Sum, Dice):
         reduction="Dice: mean over classes and images; Hausdorff: mean over voxels and foreground "
         "classes; both class-weighted if weight is given",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="lambda_dice 1, lambda_hausdorff 1: the Loss Odyssey's; alpha 2: the "
+        "paper's; " + DICE_DEFAULTS,
         background="a class like any other in Dice unless include_background=False; not in the "
         "Hausdorff term",
         absent_class="Dice: a term near 1 with almost no gradient; Hausdorff: every probability of "

@@ -111,6 +111,7 @@ class Card(About):
             "absent class": self.absent_class,
             "value": self.value_range,
             "options": ", ".join(f"{name}={value!r}" for name, value in self.defaults.items()),
+            "defaults from": self.defaults_from,
             "gradient scale": self.gradient_scale and f"{self.gradient_scale:.2g}, before training",
             "cost": self.cost and f"{self.cost:g} times softmax and its gradient",
         }

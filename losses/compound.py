@@ -11,10 +11,10 @@ from torch.nn.functional import softplus
 
 from .base import About, check_number, check_vector, weighted_mean
 from .counts import SoftCounts, class_masks
-from .distribution import focal_terms, topk_mean
+from .distribution import FOCAL_DEFAULTS, TOPK_DEFAULT, focal_terms, topk_mean
 from .generalized_dice import GeneralizedDice
 from .odds import log_odds
-from .overlap import Dice, OverlapLoss, power
+from .overlap import DEFAULTS, DICE_DEFAULTS, Dice, OverlapLoss, power
 from .probabilities import cross_entropies
 from .reduction import reduced_voxels, voxel_weights
 from .sums import Sum
@@ -40,6 +40,7 @@ class DiceCE(Sum, Dice):
         "arXiv:1904.08128",
         reduction="Dice: mean over classes and images; cross-entropy: mean over voxels",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="lambda_dice 1, lambda_ce 1: nnU-Net's, and MONAI's; " + DICE_DEFAULTS,
         background="a class like any other; include_background=False leaves it out of Dice only",
         absent_class="Dice: a term near 1 with almost no gradient; cross-entropy pushes its "
         "probability down at every voxel",
@@ -78,6 +79,7 @@ class DiceFocal(Sum, Dice):
         "doi:10.1002/mp.13300, arXiv:1808.05238",
         reduction="Dice: mean over classes and images; focal: mean over voxels",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from=f"lambda_dice 1, lambda_focal 1: MONAI's; {FOCAL_DEFAULTS}; {DICE_DEFAULTS}",
         background="a class like any other; include_background=False leaves it out of Dice only",
         absent_class="Dice: a term near 1 with almost no gradient; focal pushes its probability "
         "down where it is still large",
@@ -126,6 +128,7 @@ class DiceBCE(Sum, Dice):
         "doi:10.1007/978-3-030-00889-5_1, arXiv:1807.10165",
         reduction="Dice: mean over classes and images; cross-entropy: mean over voxels and classes",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="lambda_dice 1, lambda_bce 1: nnU-Net's; " + DICE_DEFAULTS,
         background="a class like any other; include_background=False leaves it out of Dice only",
         absent_class="Dice: a term near 1 with almost no gradient; cross-entropy pushes its "
         "probability down at every voxel",
@@ -162,6 +165,8 @@ class DiceTopk(Sum, Dice):
         reduction="Dice: mean over classes and images; cross-entropy: mean over the k percent of "
         "voxels where it is largest, pooled over the batch",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="lambda_dice 1, lambda_topk 1: nnU-Net's, and the Loss Odyssey's; "
+        f"{TOPK_DEFAULT}; {DICE_DEFAULTS}",
         background="a class like any other; include_background=False leaves it out of Dice only",
         absent_class="Dice: a term near 1 with almost no gradient; cross-entropy pushes its "
         "probability down at the hardest voxels",
@@ -207,6 +212,8 @@ class GeneralizedDiceCE(Sum, GeneralizedDice):
         "doi:10.1038/s41592-020-01008-z",
         reduction="Generalized Dice: mean over images; cross-entropy: mean over voxels",
         smoothing="Generalized Dice: smooth_nr above and smooth_dr below the fraction line",
+        defaults_from="lambda_gdl 1, lambda_ce 1: nnU-Net v1's; "
+        + GeneralizedDice.about.defaults_from,
         background="a class like any other; include_background=False leaves it out of "
         "Generalized Dice only",
         absent_class="Generalized Dice: set by absent; cross-entropy pushes its probability down "
@@ -244,6 +251,8 @@ class GeneralizedDiceFocal(Sum, GeneralizedDice):
         "summed as in MONAI",
         reduction="Generalized Dice: mean over images; focal: mean over voxels",
         smoothing="Generalized Dice: smooth_nr above and smooth_dr below the fraction line",
+        defaults_from=f"lambda_gdl 1, lambda_focal 1: MONAI's; {FOCAL_DEFAULTS}; "
+        f"{GeneralizedDice.about.defaults_from}",
         background="a class like any other; include_background=False leaves it out of "
         "Generalized Dice only",
         absent_class="Generalized Dice: set by absent; focal pushes its probability down where it "
@@ -298,6 +307,9 @@ class ExponentialLogarithmic(Sum, Dice):
         reduction="Dice: mean over classes and images; cross-entropy: mean over voxels of the "
         "weighted terms, not divided by the weights",
         smoothing="Dice: a pseudocount of 1 above and below the fraction line",
+        defaults_from="gamma_dice 0.3, gamma_ce 0.3, lambda_dice 0.8, lambda_ce 0.2: the paper's "
+        "best; frequencies None: ours, those of the batch; smooth_nr 1, smooth_dr 1: the paper's "
+        "pseudocount; squared_pred False: the paper's",
         background="a class like any other; include_background=False leaves it out of Dice only",
         absent_class="Dice: -log D is the logarithm of the predicted volume plus 1, whose gradient "
         "pushes the class down; cross-entropy pushes its probability down at every voxel",
@@ -383,6 +395,8 @@ class UnifiedFocal(OverlapLoss):
         paper=_UNIFIED,
         reduction="focal: mean over voxels; focal Tversky: mean over classes and images",
         smoothing="Tversky: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="delta 0.6, gamma 0.5, lambda_focal 0.5: the paper's (delta is 0.7 in "
+        "MONAI); " + DEFAULTS,
         background="focal: its factor is 1 - delta, that of the others delta; Tversky: like the "
         "others, or left out with include_background=False",
         absent_class="Tversky: a term near 1 with almost no gradient; focal pushes its probability "
@@ -443,6 +457,7 @@ class AsymmetricUnifiedFocal(UnifiedFocal):
         paper=_UNIFIED,
         reduction="focal: mean over voxels; focal Tversky: mean over classes and images",
         smoothing="Tversky: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from=UnifiedFocal.about.defaults_from,
         background="the one class that is suppressed in the focal loss (factor 1 - delta) and not "
         "enhanced in Tversky; left out of Tversky with include_background=False",
         absent_class="Tversky: a term near 1 with almost no gradient; cross-entropy pushes its "
@@ -480,6 +495,7 @@ class Combo(Dice):
         reduction="cross-entropy: mean over voxels and classes; Dice: mean over classes and "
         "images (the paper adds the classes up)",
         smoothing="Dice: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="alpha 0.5, beta 0.5: ours, equal shares; " + DICE_DEFAULTS,
         background="a class like any other; include_background=False leaves it out of Dice only",
         absent_class="Dice: a term near 0 with almost no gradient; cross-entropy pushes its "
         "probability down at every voxel",

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from .base import About, check_number
 from .counts import class_masks
-from .overlap import ABSENT, BACKGROUND, REDUCTION, SMOOTHING, OverlapLoss, RegionLoss, ratio
+from .overlap import (
+    ABSENT,
+    BACKGROUND,
+    DEFAULTS,
+    REDUCTION,
+    SMOOTHING,
+    OverlapLoss,
+    RegionLoss,
+    ratio,
+)
 
 Total = Callable[[Tensor], Tensor]
 
@@ -70,6 +79,7 @@ class SensitivitySpecificity(DifferenceLoss):
         "doi:10.1007/978-3-319-24574-4_1",
         reduction=REDUCTION,
         smoothing="none: both denominators count voxels of the reference",
+        defaults_from="r 0.05: NiftyNet's (0.1 in the Loss Odyssey's code)",
         background=BACKGROUND,
         absent_class="its sensitivity term is 0; its specificity term pushes its probability down "
         "at every voxel",
@@ -109,6 +119,7 @@ class NoiseRobustDice(DifferenceLoss):
         "doi:10.1109/TMI.2020.3000314",
         reduction=REDUCTION,
         smoothing="smooth_dr below the fraction line, 1e-5; nothing above",
+        defaults_from="gamma 1.5: the paper's; smooth_dr 1e-5: ours, as in dice",
         background=BACKGROUND,
         absent_class="the term is sum p^gamma over sum p^2: at least 1, and for gamma below 2 "
         "smaller when the class is predicted with more certainty, so that descent raises it, until "
@@ -170,6 +181,7 @@ class DiceMetric(MetricLoss):
         "semimetric losses: optimizing the Dice score with soft labels. MICCAI. arXiv:2303.16296",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from="label_smoothing 0: ours, labels as they are; " + DEFAULTS,
         background=BACKGROUND,
         absent_class=ABSENT + "; label_smoothing asks for a share of it at every voxel",
         value_range="[0, 1)",
@@ -197,6 +209,7 @@ class JaccardMetric(MetricLoss):
         "Jaccard index with soft labels. NeurIPS. arXiv:2302.05666",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from=DiceMetric.about.defaults_from,
         background=BACKGROUND,
         absent_class=ABSENT + "; label_smoothing asks for a share of it at every voxel",
         value_range="[0, 1)",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .base import About, SegmentationLoss, check_number, weighted_mean
+from .base import NO_OPTIONS, About, SegmentationLoss, check_number, weighted_mean
 from .probabilities import cross_entropies
 from .reduction import reduced_voxels, voxel_weights
 
@@ -16,6 +16,10 @@ _WEIGHTED_MEAN = (
     "mean over all valid voxels of the batch, class-weighted if weight is given; "
     'reduction="none" gives the terms without weights'
 )
+
+# Shared with the cards of sums that have the loss as a term.
+FOCAL_DEFAULTS = "gamma 2: Lin et al.'s; alpha None: MONAI's (Lin et al. have 0.25)"
+TOPK_DEFAULT = "k 10: nnU-Net's, and the Loss Odyssey's"
 
 
 class VoxelLoss(SegmentationLoss):
@@ -67,6 +71,7 @@ class CrossEntropy(VoxelLoss):
         "doi:10.1111/j.2517-6161.1952.tb00104.x",
         reduction="mean over all valid voxels of the batch",
         smoothing="none; log-softmax is computed in one stable step",
+        defaults_from=NO_OPTIONS,
         background="a class like any other",
         absent_class="no term of its own; its probability is pushed down at every other voxel",
         value_range="[0, inf); ln C for a uniform prediction",
@@ -98,6 +103,7 @@ class WeightedCrossEntropy(VoxelLoss):
         "biomedical image segmentation. MICCAI. doi:10.1007/978-3-319-24574-4_28, arXiv:1505.04597",
         reduction="weighted mean over all valid voxels of the batch",
         smoothing="none",
+        defaults_from="weight required: the task's",
         background="a class like any other, with its own weight",
         absent_class="no term and no share of the normalisation: the weights of the other classes "
         "are normalised among themselves",
@@ -144,6 +150,7 @@ class Focal(VoxelLoss):
         "dense object detection. ICCV. doi:10.1109/ICCV.2017.324, arXiv:1708.02002",
         reduction=_WEIGHTED_MEAN,
         smoothing="none",
+        defaults_from=FOCAL_DEFAULTS,
         background="a class like any other; 1 - alpha is its factor if alpha is given",
         absent_class="no term of its own, as in cross-entropy",
         value_range="[0, inf)",
@@ -186,6 +193,7 @@ class TopkCrossEntropy(SegmentationLoss):
         reduction="mean over the k percent of voxels with the largest cross-entropy, pooled over "
         "the batch, class-weighted if weight is given",
         smoothing="none",
+        defaults_from=TOPK_DEFAULT,
         background="a class like any other; easy background drops out of the mean",
         absent_class="no term of its own, as in cross-entropy",
         value_range="[0, inf); without weight never below cross-entropy",
@@ -237,6 +245,7 @@ class BalancedCrossEntropy(SegmentationLoss):
         "share; here in the same ratio, for any number of classes, and normalised)",
         reduction="mean over the voxels of each class in the batch, then over the classes present",
         smoothing="none",
+        defaults_from=NO_OPTIONS,
         background="a class like any other",
         absent_class="no term and no share of the mean",
         value_range="[0, inf); ln C for a uniform prediction",
@@ -274,6 +283,7 @@ class LabelSmoothingCrossEntropy(VoxelLoss):
         "arXiv:1512.00567",
         reduction=_WEIGHTED_MEAN,
         smoothing="of the labels, not of a fraction: label_smoothing, 0.1",
+        defaults_from="label_smoothing 0.1: the paper's",
         background="a class like any other",
         absent_class="the smoothed labels ask for a probability of label_smoothing / C of it at "
         "every voxel",
@@ -317,6 +327,7 @@ class GeneralisedCrossEntropy(VoxelLoss):
         "neural networks with noisy labels. NeurIPS. arXiv:1805.07836",
         reduction=_WEIGHTED_MEAN,
         smoothing="none",
+        defaults_from="q 0.7: the paper's",
         background="a class like any other",
         absent_class="no term of its own, as in cross-entropy",
         value_range="[0, 1 / q]",

@@ -63,6 +63,9 @@ class GeneralizedDice(SegmentationLoss):
         reduction="mean over images; one value of the pooled batch with batch=True",
         smoothing="smooth_nr above and smooth_dr below the fraction line, 1e-5 voxels of the "
         "class with the largest weight each",
+        defaults_from="weighting square, volumes None: the paper's, and MONAI's; absent max: "
+        "MONAI's; eps 1e-6: the answer of document 004; floor 100, cap 100: ours; smooth_nr "
+        "1e-5, smooth_dr 1e-5: MONAI's numbers, in a unit of ours",
         background="class 0 takes part; left out with include_background=False",
         absent_class="set by absent: 'max' gives it the weight of the rarest class present, "
         "'zero' removes it from value and gradient, 'eps' gives it the fixed weight eps, "
@@ -174,6 +177,8 @@ class PenaltyGeneralizedDice(GeneralizedDice):
         "segmentation. doi:10.1016/j.media.2021.102035 (whose code puts -GD where 1 - GD belongs)",
         reduction=GeneralizedDice.about.reduction,
         smoothing=GeneralizedDice.about.smoothing,
+        defaults_from="k 2.5: the paper's, and the Loss Odyssey's; "
+        + GeneralizedDice.about.defaults_from,
         background=GeneralizedDice.about.background,
         absent_class=GeneralizedDice.about.absent_class,
         value_range="[0, 1)",
@@ -220,6 +225,7 @@ class GeneralizedWassersteinDice(SegmentationLoss):
         "both, the same where every class is at distance 1 from the background)",
         reduction="mean over images; one value of the pooled batch with batch=True",
         smoothing="smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="dist_matrix required: the task's; smooth_nr 1e-5, smooth_dr 1e-5: MONAI's",
         background="its voxels earn nothing when they are right and cost W when they are wrong",
         absent_class="no term of its own; its probability costs its distance to the label of "
         "each voxel",

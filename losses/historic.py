@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import About, SegmentationLoss, check_flag, check_number, weighted_mean
+from .base import NO_OPTIONS, About, SegmentationLoss, check_flag, check_number, weighted_mean
 from .counts import soft_counts
 from .generalized_dice import check_distances
 
@@ -23,6 +23,7 @@ _SUDRE = (
 _ALL = "a class like any other"
 _PER_IMAGE = "mean over images"
 _POOLED = "one ratio over the classes of the pooled batch"
+_MONAI = "smooth_nr 1e-5, smooth_dr 1e-5: MONAI's"
 _TAKES_OVER = (
     "its weight is so large that its predicted volume is all of the denominator: the value stays "
     "at 1 and the gradient of everything vanishes"
@@ -85,6 +86,7 @@ class HistoricGeneralizedDiceMonai(HistoricGeneralizedDice):
         paper=f"{_SUDRE} MONAI 1.6.1",
         reduction=_PER_IMAGE,
         smoothing="s = 1e-5 above and below the fraction line, not scaled with the weights",
+        defaults_from=_MONAI,
         background=_ALL,
         absent_class="weight of the rarest class present",
         twin="generalized_dice",
@@ -131,6 +133,7 @@ class HistoricGeneralizedDiceMonai11(HistoricGeneralizedDiceMonai):
         reduction="mean over classes and images",
         smoothing="s = 1e-5 above and below each fraction line, which shrinks the term of a "
         "class whose V exceeds 1e5",
+        defaults_from=_MONAI,
         background=_ALL,
         absent_class="weight of the rarest class present, of V voxels: a term near 1 with almost "
         "no gradient, as in Dice, but falling to 0 once less than about 1e-5 V^2 voxels are "
@@ -163,6 +166,7 @@ class HistoricGeneralizedDiceNiftynet(HistoricGeneralizedDice):
         paper=f"{_SUDRE} NiftyNet",
         reduction=_PER_IMAGE,
         smoothing="p + g of a class counts at least 1 voxel; no other",
+        defaults_from=NO_OPTIONS + "; the 1 voxel is NiftyNet's",
         background=_ALL,
         absent_class="weight of the rarest class present; no gradient once less than 1 voxel of "
         "it is predicted",
@@ -198,6 +202,7 @@ class HistoricGeneralizedDiceNiftynet2017(HistoricGeneralizedDice):
         reduction=_POOLED,
         smoothing="0.1 voxel added to the predicted and to the reference volume of each class, "
         "nothing to their overlap",
+        defaults_from=NO_OPTIONS + "; the 0.1 voxel is NiftyNet's",
         background=_ALL,
         absent_class="weight 100: even unpredicted it is nearly all of the denominator, so the "
         "value stays near 1 and the gradient of everything nearly vanishes",
@@ -230,6 +235,7 @@ class HistoricGeneralizedDiceLiviaets(HistoricGeneralizedDice):
         paper=f"{_SUDRE} the code of Kervadec, H. et al. (2019). arXiv:1812.07032",
         reduction=_PER_IMAGE,
         smoothing="epsilon = 1e-10 in the weight, above (before doubling) and below",
+        defaults_from=NO_OPTIONS + "; 1e-10 is the constant of LIVIAETS's code",
         background=_ALL,
         absent_class=f"weight 1e20: {_TAKES_OVER}",
         twin="generalized_dice",
@@ -260,6 +266,7 @@ class HistoricGeneralizedDiceOdysseyV1(HistoricGeneralizedDiceLiviaets):
         paper=f"{_SUDRE} the code of Ma, J. et al. (2021). doi:10.1016/j.media.2021.102035",
         reduction=_PER_IMAGE,
         smoothing="s = 1e-5 above (before doubling) and below; 1e-10 in the weight",
+        defaults_from=NO_OPTIONS + "; 1e-5 and 1e-10 are SegLossOdyssey's",
         background=_ALL,
         absent_class=f"weight 1e20: {_TAKES_OVER}",
         twin="generalized_dice",
@@ -286,6 +293,7 @@ class HistoricGeneralizedDiceOdysseyV2(HistoricGeneralizedDice):
         paper=f"{_SUDRE} the code of Ma, J. et al. (2021). doi:10.1016/j.media.2021.102035",
         reduction=_POOLED,
         smoothing="V^2 at least 1e-5 in the weight; the denominator at least 1e-5",
+        defaults_from=NO_OPTIONS + "; 1e-5 is SegLossOdyssey's",
         background=_ALL,
         absent_class=f"weight 1e5: {_TAKES_OVER}",
         twin="generalized_dice",
@@ -318,6 +326,7 @@ class HistoricGeneralizedDicePytorch3dunet(HistoricGeneralizedDice):
         paper=f"{_SUDRE} pytorch-3dunet",
         reduction=_POOLED,
         smoothing="epsilon = 1e-6: least V^2 of the weight, least weighted volume of a class",
+        defaults_from=NO_OPTIONS + "; 1e-6 is pytorch-3dunet's",
         background=_ALL,
         absent_class=f"weight 1e6: {_TAKES_OVER}",
         twin="generalized_dice",
@@ -349,6 +358,7 @@ class HistoricGeneralizedDiceNnunetV1(HistoricGeneralizedDice):
         paper=f"{_SUDRE} nnU-Net v1: Isensee, F. et al. (2021). doi:10.1038/s41592-020-01008-z",
         reduction=_PER_IMAGE,
         smoothing="1 above and below the fraction line, after the weighting; 1e-6 in the weight",
+        defaults_from="square_volumes False: nnU-Net v1's, as are the constants 1 and 1e-6",
         background=_ALL,
         absent_class=f"weight 1e6: {_TAKES_OVER}",
         twin="generalized_dice",
@@ -392,6 +402,7 @@ class HistoricWassersteinDiceMonai(SegmentationLoss):
         "computed by MONAI and by the authors' PyTorch code",
         reduction=_PER_IMAGE,
         smoothing="s = 1e-5 above and below the fraction line",
+        defaults_from="dist_matrix required: the task's; " + _MONAI,
         background="its voxels earn nothing when they are right and cost W when they are wrong",
         absent_class="no term of its own; its probability costs its distance to the label of "
         "each voxel",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import About, SegmentationLoss, check_flag
+from .base import NO_OPTIONS, About, SegmentationLoss, check_flag
 from .counts import class_masks
 from .odds import log_odds
 
@@ -33,6 +33,7 @@ class LovaszSoftmax(SegmentationLoss):
         reduction="mean over the classes present in an image, then over images (batch=True: over "
         "the classes present in the batch), class-weighted if weight is given",
         smoothing="none",
+        defaults_from=NO_OPTIONS + "; batch=False is ours, the authors' code pools the batch",
         background="a class like any other",
         absent_class="left out of the mean, so no term of its own; its probability only takes "
         "from the classes that are present",
@@ -103,6 +104,7 @@ class LovaszHinge(LovaszSoftmax):
         reduction="mean over the classes present in an image, then over images (batch=True: over "
         "the classes present in the batch), class-weighted if weight is given",
         smoothing="none",
+        defaults_from=NO_OPTIONS + "; batch=False is the authors' code's (per_image)",
         background="a class like any other",
         absent_class="left out of the mean, so no term of its own; its logit is pushed down where "
         "the classes that are present lack their margin",

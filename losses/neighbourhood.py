@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from .base import About, check_count, check_number
 from .counts import class_masks, soft_counts
 from .morphology import dilated, eroded
-from .overlap import BACKGROUND, REDUCTION, OverlapLoss, RegionLoss, ratio
+from .overlap import BACKGROUND, DEFAULTS, REDUCTION, OverlapLoss, RegionLoss, ratio
 from .probabilities import probabilities
 
 
@@ -42,6 +42,8 @@ class ClDice(RegionLoss):
         "tubular structure segmentation. CVPR. doi:10.1109/CVPR46437.2021.01629, arXiv:2003.07311",
         reduction=REDUCTION,
         smoothing="smooth above and below the fraction lines of both terms, 1 voxel",
+        defaults_from="iterations 10: ours (3 in the authors' code and in MONAI); smooth 1: the "
+        "authors' code's, and MONAI's; include_background False: the authors' code's",
         background="left out; include_background=True counts class 0 like the others",
         absent_class="T_s is 1 and T_p = smooth / (sum S(p) + smooth): the predicted skeleton is "
         "pushed down until it is shorter than the smoothing of 1 voxel",
@@ -126,6 +128,7 @@ class BoundaryDou(OverlapLoss):
         "image segmentation. MICCAI. arXiv:2308.00220",
         reduction=REDUCTION + "; B boundary voxels of V, alpha kept within [0, max_alpha]",
         smoothing="of 1 - L: smooth_nr above and smooth_dr below the fraction line, 1e-5 each",
+        defaults_from="max_alpha 0.8: the authors' code's; " + DEFAULTS,
         background=BACKGROUND,
         absent_class="counts like any other class: the term is near 1 unless its predicted volume "
         "falls below the smoothing; until then its gradient is almost 0",

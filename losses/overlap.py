@@ -122,6 +122,8 @@ ABSENT = (
     "smoothing; until then its gradient is almost 0, because nothing can overlap"
 )
 SMOOTHING = "smooth_nr above and smooth_dr below the fraction line, 1e-5 each"
+DEFAULTS = "smooth_nr 1e-5, smooth_dr 1e-5: MONAI's, for Dice and its kin"
+DICE_DEFAULTS = "squared_pred False: MONAI's; " + DEFAULTS
 BACKGROUND = "class 0 counts like the others; left out with include_background=False"
 REDUCTION = (
     "mean over classes and images (batch=True: over classes of the pooled batch), class-weighted "
@@ -150,6 +152,7 @@ class Dice(OverlapLoss):
         "arXiv:1608.04117 (linear, the default)",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from=DICE_DEFAULTS,
         background=BACKGROUND,
         absent_class=ABSENT,
         value_range="[0, 1)",
@@ -191,6 +194,7 @@ class LogDice(Dice):
         "doi:10.1007/978-3-030-00931-1_70, arXiv:1809.00076 (its Dice term with exponent 1)",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from=DICE_DEFAULTS,
         background=BACKGROUND,
         absent_class="the smoothed D is smooth_nr / (sum p + smooth_dr), so the term is the "
         "logarithm of the predicted volume over the smoothing: unlike in Dice its gradient, "
@@ -220,6 +224,7 @@ class LogCoshDice(Dice):
         "doi:10.1109/CIBCB48159.2020.9277638, arXiv:2006.14822",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from=DICE_DEFAULTS,
         background=BACKGROUND,
         absent_class=ABSENT.replace("near 1", "near log cosh 1 = 0.43"),
         value_range="[0, log cosh 1) = [0, 0.434)",
@@ -249,6 +254,7 @@ class FocalDice(Dice):
         "tumor segmentation. DLMIA. doi:10.1007/978-3-030-00889-5_14",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from="beta 2: ours (the paper asks for 1 or more); " + DICE_DEFAULTS,
         background=BACKGROUND,
         absent_class="counts like any other class: the term is 1 - (smooth_nr / sum p)^(1 / beta), "
         "with a gradient that grows only as its predicted volume falls to the smoothing",
@@ -281,6 +287,7 @@ class Jaccard(OverlapLoss):
         "networks for image segmentation. ISVC. doi:10.1007/978-3-319-50835-1_22",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from=DEFAULTS,
         background=BACKGROUND,
         absent_class=ABSENT,
         value_range="[0, 1)",
@@ -311,6 +318,8 @@ class Tversky(OverlapLoss):
         "doi:10.1007/978-3-319-67389-9_44, arXiv:1706.05721",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from="alpha 0.3, beta 0.7: the paper's best, and the Loss Odyssey's (MONAI has "
+        "0.5 for both); " + DEFAULTS,
         background=BACKGROUND,
         absent_class=ABSENT,
         value_range="[0, 1)",
@@ -351,6 +360,8 @@ class FocalTversky(Tversky):
         "arXiv:1810.07842",
         reduction=REDUCTION,
         smoothing=SMOOTHING,
+        defaults_from="gamma 4/3, alpha 0.3, beta 0.7: the paper's, and the Loss Odyssey's; "
+        + DEFAULTS,
         background=BACKGROUND,
         absent_class=ABSENT,
         value_range="[0, 1)",
@@ -391,6 +402,7 @@ class AsymmetricSimilarity(OverlapLoss):
         "arXiv:1803.11078",
         reduction=REDUCTION,
         smoothing=SMOOTHING + ", of the fraction with both divided by 1 + beta^2",
+        defaults_from="beta 1.5: the paper's best, and the Loss Odyssey's; " + DEFAULTS,
         background=BACKGROUND,
         absent_class=ABSENT,
         value_range="[0, 1)",
@@ -429,6 +441,7 @@ class Mcc(RegionLoss):
         "doi:10.1109/ISBI48211.2021.9433782, arXiv:2010.13454",
         reduction=REDUCTION,
         smoothing="smooth_dr, 1e-5, under the root; no smoothing above the fraction line",
+        defaults_from="smooth_dr 1e-5: MONAI's",
         background=BACKGROUND,
         absent_class="the coefficient is undefined and taken as 0, as for a class that fills the "
         "image: a term of 1 without a gradient",

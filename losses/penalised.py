@@ -36,6 +36,7 @@ class CrossEntropySizePrior(SegmentationLoss):
         "prior: sum over classes, mean over images, without weights, because the proportions of "
         "all classes hang together; it has no term for a voxel, hence no other reduction",
         smoothing="none",
+        defaults_from="alpha 1: the authors' code's (there of a mean over classes)",
         background="a class like any other",
         absent_class="its predicted proportion is pushed down to 0 as a whole, by cross-entropy "
         "at every voxel as well",
@@ -86,6 +87,7 @@ class Nacl(SegmentationLoss):
         reduction="mean over valid voxels, class-weighted by the voxel's label if weight is given; "
         "N_i is the voxel with its valid neighbours, 3 voxels wide along each axis",
         smoothing="none",
+        defaults_from="alpha 0.1: the paper's, and MONAI's",
         background="a class like any other",
         absent_class="its logits are held near 0 and pushed down by cross-entropy",
         value_range="(0, inf): logits cannot be certain and near a share at once",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from loss_samples import CORRECTED, NAMES, PUBLISHED, build, sample
 
 import losses
+from losses.base import NO_OPTIONS
 
 FOLDER = Path(losses.__file__).parent
 
@@ -113,6 +116,46 @@ def test_a_card_is_complete(name):
     assert dict(card.defaults) == dict(losses.options(name))
     with pytest.raises(dataclasses.FrozenInstanceError):
         card.title = "other"
+
+
+def as_on_a_card(default):
+    """An option's default as ``defaults_from`` writes it: 2, 0.3, 1e-5, 4/3, square, None."""
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return str(default)
+    decimal = f"{default:g}"
+    if float(decimal) != default:
+        return str(Fraction(default).limit_denominator(10))
+    return decimal.replace("e-0", "e-")
+
+
+def test_a_card_says_of_every_default_where_it_comes_from(name):
+    """ "option value, option value: origin; ...", each option once and with its real default.
+
+    Options that all losses share need no origin where their default is the shared one as well.
+    """
+    shared = {
+        "weight": None,
+        "ignore_index": None,
+        "reduction": "mean",
+        "batch": False,
+        "include_background": True,
+    }
+    own = {
+        option: as_on_a_card(default)
+        for option, default in losses.options(name).items()
+        if option not in shared or default != shared[option]
+    }
+    text = losses.card(name).defaults_from
+    if not own:
+        assert text.startswith(NO_OPTIONS)
+        return
+    stated = []
+    for part in text.split("; "):
+        options, origin = part.split(": ", 1)
+        assert re.search(r"ours|'s?\b|answer of document|as in \w", origin), part
+        stated += [tuple(option.split(" ")) for option in options.split(", ")]
+    assert sorted(stated) == sorted(own.items())
+    assert f"defaults from  {text.split(' ')[0]}" in losses.card(name).text()
 
 
 @pytest.mark.parametrize("name", CORRECTED)

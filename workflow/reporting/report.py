@@ -161,6 +161,7 @@ CARD_ROWS = {
     "paper": "Source",
     "reduction": "Reduction",
     "smoothing": "Smoothing",
+    "defaults_from": "Defaults from",
     "background": "Background",
     "absent_class": "Absent class",
     "value_range": "Values",
