@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,7 @@ import pandas as pd
 import yaml
 
 from workflow.comparison import tables as comparison
-from workflow.evaluation.calibration import BINS, CERTAINTY
+from workflow.evaluation.calibration import BINS
 from workflow.study import Comparison
 from workflow.training import tuning
 from workflow.training.train import Record
@@ -183,7 +181,7 @@ def write_study(
         losses={x.label: SimpleNamespace(name=x.name or x.label, options={}) for x in losses},
     )
     cards = {loss.name or loss.label: _card(loss, losses) for loss in losses}
-    with mock.patch("losses.card", cards.__getitem__), _floor_with_every_column():
+    with mock.patch("losses.card", cards.__getitem__):
         comparison.write_all(study, data, splits, runs, tables)
     if tuned:
         trials.to_csv(tables / "trials.csv", index=False)
@@ -202,19 +200,6 @@ def write_study(
     environment = {"python": "3.12.3", "torch": "2.13.0", "monai": "1.6.1", "commit": "0a1b2c3"}
     (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     return folder
-
-
-@contextmanager
-def _floor_with_every_column() -> Iterator[None]:
-    """Where every run failed, the comparison misses the columns that only runs have."""
-    floor = comparison._floor_cases
-
-    def whole(*arguments: object) -> pd.DataFrame:
-        table = floor(*arguments)
-        return table.assign(**{name: math.nan for name in CERTAINTY if name not in table})
-
-    with mock.patch.object(comparison, "_floor_cases", whole):
-        yield
 
 
 def _data(
