@@ -202,3 +202,63 @@ def test_lovasz_hinge_is_that_of_kornia_for_each_class_against_the_rest():
     peer_value, peer_slope = gradient(peer, logits, labels)
     assert_close(value, peer_value)
     assert_close(slope, peer_slope)
+
+
+def ignoring(index):
+    """Labels of which a third is ignored; class 2 is absent from what is left of image 1."""
+    _, labels = sample(5, 4, 3)
+    labels[1][labels[1] == 2] = 0
+    hidden = torch.rand(labels.shape, generator=torch.Generator().manual_seed(2)) < 0.3
+    return labels.masked_fill(hidden, index)
+
+
+@pytest.mark.parametrize("index", [255, 3])
+@pytest.mark.parametrize("include_background", [True, False])
+@pytest.mark.parametrize("name", ["dice", "tversky"])
+def test_ignored_voxels_are_left_out_as_in_monai(name, include_background, index):
+    options = dict(include_background=include_background, smooth_nr=0.0, smooth_dr=0.0)
+    if name == "tversky":
+        options |= dict(alpha=0.3, beta=0.7)
+    classes = {"dice": monai.losses.DiceLoss, "tversky": monai.losses.TverskyLoss}
+    peer = classes[name](ignore_index=index, **options, **SOFTMAX)
+    same(build(name, ignore_index=index, **options), peer, labels=ignoring(index))
+
+
+def test_monai_focal_with_ignore_index_has_the_mean_that_it_lacks_without():
+    """It divides by voxels if ``ignore_index`` is given, else by voxels times classes."""
+    options = dict(use_softmax=True, to_onehot_y=True, gamma=2.0)
+    peer = monai.losses.FocalLoss(ignore_index=255, **options)
+    same(build("focal", ignore_index=255), peer, labels=ignoring(255))
+
+
+def test_ignored_voxels_are_left_out_as_in_kornia_but_for_its_focal_mean():
+    kornia = pytest.importorskip("kornia.losses")
+    # every class present: kornia leaves an absent one out of the mean, so nothing acts against it
+    labels = ignoring(255)[:1].repeat(2, 1, 1, 1)
+    plain = dict(ignore_index=255, smooth_nr=0.0, smooth_dr=0.0)
+    tiny = dict(eps=1e-12, ignore_index=255)
+
+    def flat(loss, **options):  # kornia is 2-D only
+        return lambda z, y: loss(z.flatten(3), y.flatten(2), **options)
+
+    dice = flat(kornia.dice_loss, average="macro", **tiny)
+    same(build("dice", **plain), dice, labels_too=False, labels=labels)
+    tversky = flat(kornia.tversky_loss, alpha=0.3, beta=0.7, **tiny)
+    same(build("tversky", **plain), tversky, labels_too=False, labels=labels)
+    # kornia divides by the classes, and by the ignored voxels as well
+    focal = flat(kornia.focal_loss, alpha=None, gamma=2.0, reduction="mean", ignore_index=255)
+    factor = CLASSES * labels.numel() / (labels != 255).sum().item()
+    same(build("focal", ignore_index=255), focal, labels_too=False, labels=labels, factor=factor)
+
+
+def test_dice_focal_is_that_of_monai_but_for_its_sigmoid_focal_term():
+    """Issue 8242, as in generalized_dice_focal; ``ignore_index`` is missing from MONAI's."""
+    factors = dict(lambda_dice=0.7, lambda_focal=0.0)
+    same(build("dice_focal", **factors), monai.losses.DiceFocalLoss(**factors, **SOFTMAX))
+    softmax = monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True)
+    focal = build("dice_focal", lambda_dice=0.0, lambda_focal=1.0)
+    same(focal, softmax, factor=CLASSES)
+    labels = ignoring(255)
+    both = build("dice_focal", lambda_dice=0.7, lambda_focal=1.3, ignore_index=255)
+    dice, focal = (build(name, ignore_index=255) for name in ("dice", "focal"))
+    same(both, lambda z, y: 0.7 * dice(z, y) + 1.3 * focal(z, y), labels_too=False, labels=labels)
