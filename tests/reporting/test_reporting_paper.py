@@ -1,4 +1,4 @@
-"""The paper compiles to two pages, and its numbers are those of the tables."""
+"""The paper compiles to two pages and its formulas, and its numbers are those of the tables."""
 
 import json
 import re
@@ -10,7 +10,8 @@ import pytest
 import typst
 from synthetic_study import Loss, write_study
 
-from workflow.reporting import figures, paper
+import losses
+from workflow.reporting import figures, formula, paper
 from workflow.reporting.study_tables import read_study
 from workflow.reporting.style import save
 
@@ -33,11 +34,13 @@ def pages(pdf: Path) -> int:
     [{"tuned": True}, {"losses": (Loss("dice", "overlap", 0.7, fails=(0, 1)),)}],
     ids=["6 losses", "everything failed"],
 )
-def test_paper_has_two_pages(tmp_path: Path, options: dict) -> None:
+def test_paper_has_two_pages_and_its_formulas(tmp_path: Path, options: dict) -> None:
     check_pages(write_study(tmp_path / "study", **options), tmp_path)
 
 
-def test_paper_of_many_losses_has_two_pages(large_dir: Path, tmp_path: Path) -> None:
+def test_paper_of_many_losses_has_two_pages_and_its_formulas(
+    large_dir: Path, tmp_path: Path
+) -> None:
     check_pages(large_dir, tmp_path)
 
 
@@ -45,7 +48,7 @@ def check_pages(folder: Path, tmp_path: Path) -> None:
     for name in paper.FIGURES:
         save(figures.FIGURES[name](read_study(folder)), folder / "figures", name)
     out = paper.compile(SOURCE, folder, tmp_path / "deep" / "paper.pdf")
-    assert pages(out) == 2
+    assert pages(out) == 3
     before = out.read_bytes()
     assert paper.compile(SOURCE, folder, out).read_bytes() == before
 
@@ -68,3 +71,12 @@ def test_no_score_is_typed_into_the_paper() -> None:
     assert not re.search(r"(?<![\w.])0\.\d{2,}(?!em|pt|cm)", prose)
     assert "http" not in prose
     assert "@preview" not in prose
+
+
+@pytest.mark.parametrize("name", losses.available())
+def test_the_formula_of_every_card_is_drawn_as_the_card_has_it(name: str) -> None:
+    assert formula.svg(losses.card(name).formula, 8.0).startswith(b"<?xml")
+
+
+def test_a_formula_that_cannot_be_drawn_is_left_to_its_source() -> None:
+    assert formula.svg(r"\frac{1", 8.0) is None

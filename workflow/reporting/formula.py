@@ -1,12 +1,16 @@
-"""LaTeX formulas as MathML, which every browser draws without a script or a font."""
+"""LaTeX formulas as MathML, which every browser draws without a script or a font, and as SVG."""
 
 from __future__ import annotations
 
+import io
 import re
 from xml.etree import ElementTree
 
+import matplotlib
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import math_to_image
 
 ACTIVE = ("href", "src", "style", "actiontype")
 
@@ -28,6 +32,19 @@ def mathml(latex: str) -> Markup:
     if not all(_harmless(element) for element in tree.iter()):
         return Markup("<code>{}</code>").format(escape(latex))
     return Markup(code)
+
+
+def svg(latex: str, points: float) -> bytes | None:
+    """A formula as a picture with letters of this size; None where it cannot be drawn."""
+    picture = io.BytesIO()
+    style = {"mathtext.fontset": "stix", "svg.fonttype": "path", "svg.hashsalt": "formula"}
+    try:
+        with matplotlib.rc_context(style):
+            source = f"${latex.strip().strip('$')}$"
+            math_to_image(source, picture, prop=FontProperties(size=points), dpi=72, format="svg")
+    except ValueError:  # a formula that mathtext does not know
+        return None
+    return picture.getvalue()
 
 
 def _harmless(element: ElementTree.Element) -> bool:

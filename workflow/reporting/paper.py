@@ -8,10 +8,13 @@ from pathlib import Path
 import typst
 
 from workflow import files
+from workflow.reporting import formula
 from workflow.reporting.paper_text import statements
 from workflow.reporting.study_tables import read_study
+from workflow.reporting.wording import readable
 
 FIGURES = ("published_corrected", "collapse")
+FORMULA_POINTS = 8.0
 
 
 def compile(source: Path, study_dir: Path, out: Path) -> Path:
@@ -27,8 +30,18 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
         project[f"study/tables/{path.name}"] = path.read_bytes()
     for name in FIGURES:
         project[f"study/figures/{name}.svg"] = (study_dir / "figures" / f"{name}.svg").read_bytes()
-    said = json.dumps(statements(read_study(study_dir)))
-    project["study/statements.json"] = said.encode("utf-8")
+    study = read_study(study_dir)
+    formulas = []
+    for number, card in enumerate(study.cards):
+        source = str(card.get("formula") or "")
+        picture = formula.svg(source, FORMULA_POINTS) if source else None
+        file = f"study/formulas/{number}.svg" if picture else ""
+        if picture:
+            project[file] = picture
+        name = readable(str(card.get("label", "")))
+        formulas.append({"name": name, "file": file, "source": source})
+    said = statements(study) | {"formulas": formulas}
+    project["study/statements.json"] = json.dumps(said).encode("utf-8")
     pdf = typst.compile(project, ignore_system_fonts=True, timestamp=0)
     with files.replacing(out) as temporary:
         temporary.write_bytes(pdf)
