@@ -83,25 +83,18 @@ def class_masks(labels: Tensor, classes: int) -> Tensor:
     return torch.stack([labels.flatten(1) == label for label in range(classes)], 1)
 
 
-def _by_image(
-    logits: Tensor, labels: Tensor, valid: Tensor | None
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """For each image its index, probabilities (1, C, N) and labels (N).
+def _prepare(logits: Tensor, labels: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Probabilities (B, C, N) and labels (B, N), the latter in as few bytes as they need.
 
-    The probabilities are always in the same piece of memory. Ignored voxels have the label of no
-    class and the probabilities 0: they add nothing to a sum, and have no gradient.
+    Ignored voxels have the label of no class and the probabilities 0: they add nothing to a sum,
+    and have no gradient.
     """
-    classes = logits.shape[1]
-    p = logits.new_empty(1, *logits.shape[1:])  # contiguous, as the kernel takes for granted
-    for image in range(len(logits)):
-        torch.softmax(logits[image : image + 1], 1, out=p)
-        # in as few bytes as they need, because they are compared with every class
-        of_image = labels[image].to(torch.uint8 if classes < 256 else torch.int64)
-        if valid is not None:
-            ignored = ~valid[image]
-            p.masked_fill_(ignored, 0)
-            of_image = of_image.masked_fill(ignored, classes)
-        yield image, p, of_image
+    p, classes = logits.softmax(1), logits.shape[1]
+    # fewer bytes, because they are compared with every class; 255 is left for the ignored ones
+    labels = labels.to(torch.uint8 if classes < 256 else torch.int64)
+    if valid is None:
+        return p, labels
+    return p.masked_fill_(~valid.unsqueeze(1), 0), labels.masked_fill(~valid, classes)
 
 
 def _indicators(labels: Tensor, like: Tensor) -> Iterator[Tensor]:
@@ -111,33 +104,32 @@ def _indicators(labels: Tensor, like: Tensor) -> Iterator[Tensor]:
         yield torch.eq(labels, label, out=memory)
 
 
-def _softmax_backward(gradient: Tensor, p: Tensor) -> None:
-    """Turns the gradient for the probabilities into that for the logits, in its place.
+def _softmax_backward(gradient: Tensor, p: Tensor) -> Tensor:
+    """The gradient for the logits from that for the probabilities, in its place.
 
     The kernel has read all classes of a voxel before it writes one.
     """
-    torch.ops.aten._softmax_backward_data.out(gradient, p, 1, p.dtype, grad_input=gradient)
+    return torch.ops.aten._softmax_backward_data.out(gradient, p, 1, p.dtype, grad_input=gradient)
 
 
 class _Counts(Function):
     """Overlap, predicted and reference.
 
-    Nothing of the size of the logits is kept for the backward pass: to compute the softmax again
-    takes less time than to write it to memory and to read it there.
+    Image by image and class by class, because a row of voxels stays in the cache of a core.
     """
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None, squared: bool
     ) -> tuple[Tensor, ...]:
-        overlap = logits.new_empty(logits.shape[:2])
-        predicted, reference = torch.empty_like(overlap), torch.empty_like(overlap)
-        for image, p, of_image in _by_image(logits, labels, valid):
-            predicted[image] = (p.square() if squared else p).sum(2)[0]
+        p, labels = _prepare(logits, labels, valid)
+        predicted = (p.square() if squared else p).sum(2)
+        overlap, reference = torch.empty_like(predicted), torch.empty_like(predicted)
+        for image, of_image in enumerate(labels):
             for label, g in enumerate(_indicators(of_image, p)):
                 reference[image, label] = g.sum()
-                overlap[image, label] = g.mul_(p[0, label]).sum()
-        ctx.save_for_backward(logits, labels, valid)
+                overlap[image, label] = g.mul_(p[image, label]).sum()
+        ctx.save_for_backward(p, labels)
         ctx.squared = squared
         ctx.mark_non_differentiable(reference)
         return overlap, predicted, reference
@@ -145,37 +137,38 @@ class _Counts(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, overlap: Tensor, predicted: Tensor, _: Tensor) -> tuple:
-        logits, labels, valid = ctx.saved_tensors
-        gradient = logits.new_empty(logits.shape)  # overlap g + predicted (if squared, 2 p of it)
-        for image, p, of_image in _by_image(logits, labels, valid):
+        p, labels = ctx.saved_tensors
+        gradient = p.new_empty(p.shape)  # overlap g + predicted (or 2 predicted p)
+        for image, of_image in enumerate(labels):
             for label, g in enumerate(_indicators(of_image, p)):
-                slope = predicted[image, label]
-                torch.mul(g, overlap[image, label], out=gradient[image, label])
-                gradient[image, label].add_(2 * slope * p[0, label] if ctx.squared else slope)
-            _softmax_backward(gradient[image : image + 1], p)
-        return gradient, None, None, None
+                slope, row = predicted[image, label], gradient[image, label]
+                torch.mul(g, overlap[image, label], out=row)
+                row.add_(2 * slope * p[image, label] if ctx.squared else slope)
+        return _softmax_backward(gradient, p), None, None, None
 
 
 class _Confusion(Function):
-    """The soft confusion matrix; see _Counts for what is kept."""
+    """The soft confusion matrix."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        batch, classes = logits.shape[:2]
-        confusion = logits.new_empty(batch, classes, classes)
-        for image, p, of_image in _by_image(logits, labels, valid):
+        p, labels = _prepare(logits, labels, valid)
+        batch, classes = p.shape[:2]
+        confusion = p.new_empty(batch, classes, classes)
+        for image, of_image in enumerate(labels):
             for label, g in enumerate(_indicators(of_image, p)):
-                confusion[image, label] = p[0] @ g
-        ctx.save_for_backward(logits, labels, valid)
+                confusion[image, label] = p[image] @ g
+        ctx.save_for_backward(p, labels)
         return confusion
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, rows: Tensor) -> tuple:
-        logits, labels, valid = ctx.saved_tensors
-        gradient = logits.new_zeros(logits.shape)
-        for image, p, of_image in _by_image(logits, labels, valid):
-            for label, g in enumerate(_indicators(of_image, p)):
-                gradient[image].addr_(rows[image, label], g)
-            _softmax_backward(gradient[image : image + 1], p)
-        return gradient, None, None
+        p, labels = ctx.saved_tensors
+        gradient = p.new_empty(p.shape)
+        masks = torch.empty_like(p[0])  # of one image at a time
+        for image, of_image in enumerate(labels):
+            for label in range(len(masks)):
+                torch.eq(of_image, label, out=masks[label])
+            torch.mm(rows[image].T, masks, out=gradient[image])
+        return _softmax_backward(gradient, p), None, None

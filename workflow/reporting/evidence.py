@@ -19,6 +19,8 @@ RULES = {
     "iou": "IoU",
     "nsd": "NSD",
     "hd95": "HD95",
+    "ece": "ECE",
+    "nll": "NLL",
     "sensitivity": "sensitivity",
     "precision": "precision",
     "volume_error": "volume error, absolute",
