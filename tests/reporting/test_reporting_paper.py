@@ -41,10 +41,10 @@ def test_paper_has_two_pages_and_its_formulas(tmp_path: Path, options: dict) -> 
 def test_paper_of_many_losses_has_two_pages_and_its_formulas(
     large_dir: Path, tmp_path: Path
 ) -> None:
-    check_pages(large_dir, tmp_path)
+    check_pages(large_dir, tmp_path, expected=4)
 
 
-def check_pages(folder: Path, tmp_path: Path, expected: int = 3) -> None:
+def check_pages(folder: Path, tmp_path: Path, *, expected: int = 3) -> None:
     for name in paper.FIGURES:
         save(figures.FIGURES[name](read_study(folder)), folder / "figures", name)
     out = paper.compile(SOURCE, folder, tmp_path / "deep" / "paper.pdf")
