@@ -260,10 +260,7 @@ def _scores(
     row: dict[str, float] = {}
 
     def interval(name: str, endpoint: str, of_class: str) -> None:
-        scores = score_array(cases, endpoint, of_class, [label])
-        block = scores[np.ix_(*statistics.complete(scores))]
-        estimate = statistics.crossed_mean(block.reshape(block.shape[:2]), confidence)
-        row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate[:3]
+        row.update(_interval(name, label, cases, endpoint, of_class, confidence))
 
     interval("mean_dice", "mean_dice", rarest)
     for name in classes:
@@ -277,11 +274,20 @@ def _standing(
 ) -> dict[str, float]:
     """Mean Dice of the runs that did not collapse: what a collapse costs is the difference."""
     seeds = runs.loc[(runs["status"] == "ok") & (runs["collapse"] == "none"), "seed"]
-    scores = score_array(cases[cases["seed"].isin(seeds)], "mean_dice", rarest, [label])
+    standing = cases[cases["seed"].isin(seeds)]
+    name = "standing_mean_dice"
+    interval = _interval(name, label, standing, "mean_dice", rarest, confidence)
+    return {"standing": len(seeds)} | interval
+
+
+def _interval(
+    name: str, label: str, cases: pd.DataFrame, endpoint: str, of_class: str, confidence: float
+) -> dict[str, float]:
+    """Mean of a loss's scores and its interval over seeds and cases, as columns ``name*``."""
+    scores = score_array(cases, endpoint, of_class, [label])
     block = scores[np.ix_(*statistics.complete(scores))]
     estimate = statistics.crossed_mean(block.reshape(block.shape[:2]), confidence)
-    names = ("standing_mean_dice", "standing_mean_dice_low", "standing_mean_dice_high")
-    return {"standing": len(seeds)} | dict(zip(names, estimate[:3], strict=True))
+    return dict(zip((name, f"{name}_low", f"{name}_high"), estimate[:3], strict=True))
 
 
 def _overall(cases: pd.DataFrame, dataset: pd.DataFrame) -> dict[str, float]:
