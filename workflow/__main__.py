@@ -61,15 +61,20 @@ def _say(text: str, *values: object) -> None:
     logging.getLogger("rareclass").info(text, *values)
 
 
+def _key_value(flag: str, setting: str, example: str) -> tuple[str, str]:
+    key, equals, value = setting.partition("=")
+    if not equals:
+        raise SystemExit(f"{flag} {setting}: expected KEY=VALUE, e.g. {example}")
+    return key, value
+
+
 def _overrides(settings: list[str]) -> dict:
     """``dataset.root=/data`` as the nested mapping of a study."""
     import yaml
 
     nested: dict = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise SystemExit(f"--set {setting}: expected KEY=VALUE, e.g. training.steps=200")
+        key, value = _key_value("--set", setting, "training.steps=200")
         place = nested
         *parents, last = key.split(".")
         for parent in parents:
@@ -197,9 +202,7 @@ def _check_loss(options) -> int:
             raise SystemExit(f"--skip {name}: there is {', '.join(contract.CHECKS)}")
     given = {}
     for setting in options.option:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise SystemExit(f"--option {setting}: expected KEY=VALUE, e.g. gamma=2")
+        key, value = _key_value("--option", setting, "gamma=2")
         given[key] = typed(value)
     try:
         subject = contract.subject(options.loss, classes=options.classes, **given)
