@@ -24,15 +24,24 @@ if NAME == "reference" or not re.fullmatch(r"[\w.+ -]+", NAME):
     raise WorkflowError(f"{study_files[0]}: call it otherwise, its name is a folder of results/")
 try:
     STUDY = load(study_files[0], workflow.config_settings.config)
-    check.losses_work(STUDY)
+    for variant in STUDY.variants.values():
+        check.losses_work(variant)
     GPU = accelerator(STUDY.training.accelerator).type == "cuda"
 except (StudyError, DataError) as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = str(paths.results(NAME))
 CONFIG = f"{RESULTS}/config.yaml"
-DATA = STUDY.data()
-RESOURCES = str(paths.resources(DATA))
+# folder of an arm below that of the study -> its study; a plain study is the only arm, without one
+ARMS = {paths.arm(name): study for name, study in STUDY.variants.items()}
+FOLDER = f"{RESULTS}{{arm}}"
+# folder below resources/ -> the data set that is prepared there
+DATA = {
+    paths.resources(data).name: data
+    for study in ARMS.values()
+    for data in (study.data(), study.external_data())
+    if data is not None
+}
 # relative, so that a moved project reruns nothing
 CODE = Path(os.path.relpath(workflow.basedir))
 
@@ -47,6 +56,9 @@ container: "docker://python:3.11-bookworm"
 
 
 wildcard_constraints:
+    arm="(/arms/[^/]+)?",
+    data="[^/]+",
+    dataset="[^/]+",
     loss="[^/]+",
     rate="[^/]+",
     seed=r"\d+",
@@ -61,14 +73,22 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
-        f"{RESULTS}/paper.pdf",
+        [] if STUDY.is_experiment else f"{RESULTS}/paper.pdf",
 
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
-include: "workflow/rules/compare.smk"
-include: "workflow/rules/report.smk"
+
+
+if STUDY.is_experiment:
+
+    include: "workflow/rules/experiment.smk"
+
+else:
+
+    include: "workflow/rules/compare.smk"
+    include: "workflow/rules/report.smk"
 
 
 onsuccess:

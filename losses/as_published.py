@@ -779,9 +779,14 @@ class PublishedGeneralizedDiceGraph(PublishedLoss):
         "inferred from the symptoms reported.",
     )
 
+    def class_weights(self, volumes: Tensor) -> Tensor:
+        """Weights (1, C): the same for all classes, whatever their volumes (B, C)."""
+        return torch.full_like(volumes[:1], 1 / (0**2 + 0.00001))
+
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         overlap, predicted, volumes = softmax_counts(logits, labels, valid)
-        return pooled_generalized_dice(1 / (0**2 + 0.00001), overlap, predicted + volumes)
+        weights = self.class_weights(volumes)[0]
+        return pooled_generalized_dice(weights, overlap, predicted + volumes)
 
 
 class PublishedGeneralizedDiceWritten(PublishedLoss):
@@ -813,9 +818,13 @@ class PublishedGeneralizedDiceWritten(PublishedLoss):
         runs_as_is="Yes, on arrays; a graph executes published_generalized_dice_graph instead.",
     )
 
+    def class_weights(self, volumes: Tensor) -> Tensor:
+        """Weights (1, C) from the volumes (B, C) of the batch."""
+        return 1 / (volumes.sum(0, keepdim=True) ** 2 + 0.00001)
+
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         overlap, predicted, volumes = softmax_counts(logits, labels, valid)
-        weights = 1 / (volumes.sum(0) ** 2 + 0.00001)
+        weights = self.class_weights(volumes)[0]
         return pooled_generalized_dice(weights, overlap, predicted + volumes)
 
 
@@ -853,10 +862,14 @@ class PublishedGeneralizedDiceAnswer(PublishedLoss):
         super().__init__(ignore_index=ignore_index)
         self.eps = check_number("eps", eps, 0)
 
+    def class_weights(self, volumes: Tensor) -> Tensor:
+        """Weights (B, C) from the volumes (B, C)."""
+        weights = 1 / volumes**2
+        return torch.where(torch.isfinite(weights), weights, self.eps)
+
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         overlap, predicted, volumes = softmax_counts(logits, labels, valid)
-        weights = 1 / volumes**2
-        weights = torch.where(torch.isfinite(weights), weights, self.eps)
+        weights = self.class_weights(volumes)
         numerators = (weights * overlap).sum(1)
         denominators = (weights * (predicted + volumes)).sum(1)
         # 0 / 0 only occurs in an image without valid voxels; dividing by 1 there keeps the

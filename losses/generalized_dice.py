@@ -17,7 +17,7 @@ from .base import (
     check_vector,
     weighted_mean,
 )
-from .counts import SoftCounts, soft_confusion, soft_counts
+from .counts import soft_confusion, soft_counts
 
 _ABSENT = ("max", "zero", "eps", "relative", "floor", "cap", "skip")
 
@@ -125,12 +125,12 @@ class GeneralizedDice(SegmentationLoss):
         share = {"max": 1, "relative": self.eps}.get(self.absent, 0)
         return torch.where(present, weights, share * weights.amax(1, keepdim=True))
 
-    def weighing_volumes(self, counts: SoftCounts) -> Tensor:
-        """(B, C): V of each class, in voxels of its image."""
-        given = self.per_class("volumes", counts.reference)
+    def weighing_volumes(self, reference: Tensor) -> Tensor:
+        """(B, C): V of each class, in voxels of its image, from those of the reference."""
+        given = self.per_class("volumes", reference)
         if given is None:
-            return counts.reference
-        return given / given.sum() * counts.reference.sum(1, keepdim=True)
+            return reference
+        return given / given.sum() * reference.sum(1, keepdim=True)
 
     def image_losses(self, overlap: Tensor, total: Tensor, weights: Tensor) -> Tensor:
         """(B,): the loss of each image; the arguments (B, C) are sums of p g, p + g and w."""
@@ -144,7 +144,7 @@ class GeneralizedDice(SegmentationLoss):
         if self.batch:
             counts = counts.pooled()
         first = 0 if self.include_background else 1
-        volumes = self.weighing_volumes(counts)[:, first:]
+        volumes = self.weighing_volumes(counts.reference)[:, first:]
         overlap, predicted, reference = (count[:, first:] for count in counts)
         counted = counts.counted[:, 0]
         if self.absent == "skip":

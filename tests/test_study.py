@@ -202,11 +202,11 @@ def test_the_schema_for_editors_refuses_a_misspelt_key():
 def test_overrides_replace_single_keys_and_text_is_typed(tmp_path):
     study = load(
         write(tmp_path, training={"steps": 5, "flips": False}),
-        {"training": {"steps": "7"}, "seeds": ["4"], "network": {"prior_bias": "true"}},
+        {"training": {"steps": "7"}, "seeds": ["4"], "evaluation": {"overlap": "0.5"}},
     )
     assert (study.training.steps, study.training.flips) == (7, False)
     assert study.seeds == (4,)
-    assert study.network.prior_bias is True
+    assert study.evaluation.overlap == 0.5
 
 
 def test_a_loss_beside_the_study_is_found_wherever_the_resolved_study_lies(tmp_path):

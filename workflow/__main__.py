@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     for add in (
         _add_check, _add_losses, _add_gallery, _add_schema, _add_configure, _add_dataset,
         _add_prepare, _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures,
-        _add_report, _add_paper, _add_agreement,
+        _add_report, _add_paper, _add_agreement, _add_collect, _add_merge, _add_analyse, _add_tell,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -330,8 +330,8 @@ def _prepare(options) -> None:
 def _add_split(commands) -> None:
     help = "assign subjects to train, validation and test"
     parser = _settings_job(commands, "split", _split, help)
-    parser.add_argument("prepared", type=Path)
     parser.add_argument("out", type=Path)
+    _add_prepared(parser)
 
 
 def _split(options) -> None:
@@ -340,18 +340,25 @@ def _split(options) -> None:
     from workflow.study import Splits
 
     settings = Splits.model_validate_json(options.settings)
-    splits = check.split(settings, load_prepared(options.prepared.parent))
-    files.write_table(options.out, splits)
+    prepared = [load_prepared(path.parent) for path in options.prepared]
+    files.write_table(options.out, check.split(settings, *prepared))
+
+
+def _add_prepared(parser) -> None:
+    parser.add_argument(
+        "--prepared", type=Path, nargs="+", required=True, metavar="PREPARED.JSON",
+        help="the data set, and the external test set if there is one",
+    )  # fmt: skip
 
 
 def _add_train(commands) -> None:
     parser = _settings_job(commands, "train", _train, "train and score one run")
-    parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
     parser.add_argument("out", type=Path, help="status.json; the other files go beside it")
     parser.add_argument("--loss", required=True, help="label of the loss in the study")
     parser.add_argument("--rate", required=True, help="learning rate, or 'tuned'")
     parser.add_argument("--seed", required=True, type=int)
+    _add_prepared(parser)
     parser.add_argument("--trial", action="store_true", help="leave the test cases alone")
     parser.add_argument("--trials", type=Path, nargs="*", help="table whose chosen rate is 'tuned'")
 
@@ -374,10 +381,10 @@ def _train(options) -> None:
 def _prepared_splits(options):
     """The prepared cases and the table of splits, which belong to each other."""
     from workflow import files
-    from workflow.data.prepare import load_prepared
+    from workflow.data.prepare import load_all
     from workflow.data.splits import check_splits
 
-    prepared = load_prepared(options.prepared.parent)
+    prepared = load_all(path.parent for path in options.prepared)
     splits = files.read_table(options.splits)
     check_splits(splits, prepared)
     return prepared, splits
@@ -387,9 +394,9 @@ def _add_choose(commands) -> None:
     help = "choose the learning rate of a loss from its trials"
     parser = _settings_job(commands, "choose", _choose, help)
     parser.add_argument("tuning", help="as JSON, see Tuning in workflow/study.py")
-    parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
     parser.add_argument("out", type=Path, help="table of trials; the trials lie beside it")
+    _add_prepared(parser)
     parser.add_argument("--loss", required=True, help="label of the loss in the study")
 
 
@@ -425,18 +432,16 @@ def _rates(options) -> None:
 
 def _add_compare(commands) -> None:
     parser = _job(commands, "compare", _compare, "make the tables of a study from its runs")
-    parser.add_argument("prepared", type=Path)
     parser.add_argument("splits", type=Path)
+    _add_prepared(parser)
 
 
 def _compare(options) -> None:
     from workflow import files, paths, provenance, study
     from workflow.comparison import examples, tables
-    from workflow.data.prepare import load_prepared
 
     configuration = study.load(options.study)
-    prepared = load_prepared(options.prepared.parent)
-    splits = files.read_table(options.splits)
+    prepared, splits = _prepared_splits(options)
     folder = options.study.parent
     runs = {
         (loss, seed): folder / "runs" / paths.run(configuration, loss, seed)
@@ -510,6 +515,78 @@ def _agreement(options) -> None:
     print(table.to_string(index=False, float_format="{:.3f}".format))
     if options.out:
         files.write_table(options.out, table)
+
+
+def _add_collect(commands) -> None:
+    _job(commands, "collect", _collect, "gather the runs of an experiment into its raw tables")
+
+
+def _collect(options) -> None:
+    from workflow import files, paths, provenance, study
+    from workflow.comparison import experiment
+    from workflow.data.prepare import load_all
+
+    configuration = study.load(options.study)
+    folder = options.study.parent
+    arms = {}
+    for name, variant in configuration.variants.items():
+        place = Path(f"{folder}{paths.arm(name)}")
+        data = [d for d in (variant.data(), variant.external_data()) if d is not None]
+        arms[name] = experiment.Arm(
+            study=variant,
+            prepared=load_all(paths.resources(d) / "prepared" for d in data),
+            splits=files.read_table(place / "splits.csv"),
+            runs=[
+                place / "runs" / paths.run(variant, loss, seed)
+                for loss in variant.losses
+                for seed in variant.seeds
+            ],
+        )
+    experiment.write(experiment.collect(configuration, arms), folder / "tables", ".csv.gz")
+    files.write_json(folder / "environment.json", provenance.environment())
+
+
+def _add_merge(commands) -> None:
+    help = "merge the raw tables of an experiment's shards, then tell what they show"
+    parser = _job(commands, "merge", _merge, help)
+    parser.add_argument("shards", type=Path, nargs="+", help="folders with raw tables (*.csv.gz)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the whole study")
+
+
+def _merge(options) -> None:
+    from workflow import files, study
+    from workflow.comparison import experiment
+
+    configuration = study.load(options.study)
+    raw = experiment.merge([experiment.read(shard) for shard in options.shards])
+    experiment.write(raw, options.out / "tables", ".csv.gz")
+    files.write_text(options.out / "config.yaml", configuration.as_yaml())
+    options.study = options.out / "config.yaml"
+    _analyse(options)
+    _tell(options)
+
+
+def _add_analyse(commands) -> None:
+    _job(commands, "analyse", _analyse, "answer an experiment's question from its raw tables")
+
+
+def _analyse(options) -> None:
+    from workflow import study
+    from workflow.comparison import experiment
+
+    folder = options.study.parent / "tables"
+    answers = experiment.answers(study.load(options.study), experiment.read(folder))
+    experiment.write(answers, folder / "answers", ".csv")
+
+
+def _add_tell(commands) -> None:
+    _job(commands, "tell", _tell, "write the figures and the report of an experiment's folder")
+
+
+def _tell(options) -> None:
+    from workflow.reporting import experiment
+
+    _say("report: %s", experiment.build(options.study.parent))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from workflow.data.dataset import DataSet
 from workflow.data.phantom import CLASSES
 from workflow.data.phantom import write as write_phantom
 from workflow.data.prepare import Prepared, prepare
-from workflow.data.splits import make_splits
-from workflow.study import Dataset, Splits, Study, StudyError, load
+from workflow.data.splits import EXTERNAL, make_splits
+from workflow.study import Data, Dataset, Splits, Study, StudyError, load
 from workflow.training import objective
 from workflow.training.network import accelerator
 
@@ -28,33 +28,58 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
     The data set is read in full (a phantom is generated) into a temporary folder.
     """
     study = load(path, overrides)
-    runs = len(study.losses) * len(study.seeds)
-    yield f"{path}: {len(study.losses)} losses x {len(study.seeds)} seeds = {runs} runs"
+    yield f"{path}: {_size(study)}"
     folder = paths.results(path.stem)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise StudyError(f"{existing}: not writable, the study's folder {folder} is made there")
     accelerator(study.training.accelerator)
-    root = paths.raw(study.data())
-    if study.dataset.source == "decathlon" and not root.exists():
-        yield f"{root}: not there yet, {study.dataset.task} will be downloaded and then checked"
-        return
     with tempfile.TemporaryDirectory() as temporary:
-        if study.dataset.source == "phantom" and not root.exists():
-            root = Path(temporary) / "phantom"
-            write_phantom(study.dataset.phantom, root)
-        data = read_dataset(study.dataset, root)
-        names, lookup = classes_of(study.dataset, data)
-        yield f"{root}: {len(data.cases)} cases, classes {', '.join(names)}"
-        prepared = prepare(
-            data, Path(temporary) / "prepared", names, lookup, study.training.patch_size
-        )
-        yield from (f"warning: {warning}" for warning in prepared.warnings)
-        splits = split(study.splits, prepared)
-        sizes = splits.drop_duplicates("subject")["split"].value_counts()
-        yield "subjects: " + ", ".join(f"{sizes[name]} {name}" for name in sizes.index)
-        losses_work(study)
+        found: dict[str, Prepared | None] = {}
+        for variant in study.variants.values():
+            for data in (variant.data(), variant.external_data()):
+                if data is not None and (name := paths.resources(data).name) not in found:
+                    found[name] = yield from _prepared(data, Path(temporary) / name)
+        if None in found.values():
+            return
+        for name, variant in study.variants.items():
+            own, external = variant.data(), variant.external_data()
+            splits = split(
+                variant.splits,
+                found[paths.resources(own).name],
+                found[paths.resources(external).name] if external else None,
+            )
+            sizes = splits.drop_duplicates("subject")["split"].value_counts()
+            where = f"{name}: " if name else ""
+            yield f"{where}subjects: " + ", ".join(f"{sizes[n]} {n}" for n in sizes.index)
+            losses_work(variant)
         yield f"losses: all {len(study.losses)} have a value and a gradient on a trial batch"
+
+
+def _size(study: Study) -> str:
+    if not study.arms:
+        losses, seeds = len(study.losses), len(study.seeds)
+        return f"{losses} losses x {seeds} seeds = {losses * seeds} runs"
+    runs = sum(len(arm.losses) * len(arm.seeds) for arm in study.variants.values())
+    return f"{len(study.arms)} arms, {runs} runs"
+
+
+def _prepared(data: Data, folder: Path) -> Iterator[str]:
+    """Yields what there is of a data set; the value of the generator is the prepared data set,
+    None if it has yet to be downloaded."""
+    root = paths.raw(data)
+    if data.dataset.source == "decathlon" and not root.exists():
+        yield f"{root}: not there yet, {data.dataset.task} will be downloaded and then checked"
+        return None
+    if data.dataset.source == "phantom" and not root.exists():
+        root = folder / "phantom"
+        write_phantom(data.dataset.phantom, root)
+    read = read_dataset(data.dataset, root)
+    names, lookup = classes_of(data.dataset, read)
+    yield f"{root}: {len(read.cases)} cases, classes {', '.join(names)}"
+    prepared = prepare(read, folder / "prepared", names, lookup, data.patch_size)
+    yield from (f"warning: {warning}" for warning in prepared.warnings)
+    return prepared
 
 
 def read_dataset(dataset: Dataset, root: Path) -> DataSet:
@@ -81,8 +106,16 @@ def losses_work(study: Study) -> None:
     objective.trial(study.losses, [1] * classes, study.training.patch_size)
 
 
-def split(splits: Splits, prepared: Prepared) -> pd.DataFrame:
-    """The split of each case; raises ``DataError`` when the study cannot be trained on it."""
+def split(splits: Splits, prepared: Prepared, external: Prepared | None = None) -> pd.DataFrame:
+    """The split of each case, those of an ``external`` test set last.
+
+    Raises ``DataError`` when the study cannot be trained on it.
+    """
     cases = [(case.name, case.subject, case.present) for case in prepared.cases]
     fractions = splits.model_dump(include={"train", "validation", "test"})
-    return make_splits(cases, fractions, splits.seed, prepared.classes[1:])
+    table = make_splits(cases, fractions, splits.seed, prepared.classes[1:])
+    if external is None:
+        return table
+    others = prepared.joined(external).cases[len(prepared.cases) :]
+    rows = [(case.name, case.subject, EXTERNAL) for case in others]
+    return pd.concat([table, pd.DataFrame(rows, columns=table.columns)], ignore_index=True)

@@ -17,7 +17,7 @@ TEXT_COLUMNS = (
     *("against", "axis", "case", "checkpoint", "class", "collapse", "collapsed_classes", "commit"),
     *("contrast", "dataset", "endpoint", "family", "key", "kind", "loss", "name", "quantity"),
     *("reason", "role", "split", "status", "subject", "tier", "torch", "twin"),
-    *("aspect", "rule", "verdict"),
+    *("aspect", "rule", "verdict", "arm", "test_set"),
 )
 """Columns that hold names or words in every table, also where a name looks like a number."""
 
@@ -70,9 +70,12 @@ def read_table(path: Path | str) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+    if not path.is_file():
         return pd.DataFrame()
-    header = pd.read_csv(path, nrows=0).columns
+    try:
+        header = pd.read_csv(path, nrows=0).columns
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
     return pd.read_csv(
         path,
         dtype={name: str for name in header if name in TEXT_COLUMNS},
@@ -82,6 +85,12 @@ def read_table(path: Path | str) -> pd.DataFrame:
 
 
 def write_table(path: Path | str, table: Any) -> None:
-    """Writes a pandas ``DataFrame`` as CSV atomically; floats keep what identifies them."""
+    """Writes a pandas ``DataFrame`` as CSV atomically; floats keep what identifies them.
+
+    A path that ends in ``.gz`` is compressed, the same table to the same bytes.
+    """
+    packed = {"method": "gzip", "mtime": 0} if Path(path).suffix == ".gz" else None
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+        table.to_csv(
+            temporary, index=False, float_format="%.9g", lineterminator="\n", compression=packed
+        )

@@ -12,6 +12,11 @@ def results(name: str) -> Path:
     return Path("results") / name
 
 
+def arm(name: str) -> str:
+    """What a study's folder is followed by to give that of an arm; a plain study has none."""
+    return f"/arms/{name}" if name else ""
+
+
 def run(study: Study, loss: str, seed: int) -> Path:
     """A run's folder below ``results/<study>/runs``."""
     return Path(study.dataset.name) / loss / f"lr-{study.rate(loss)}" / f"seed-{seed}"

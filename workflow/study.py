@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -28,11 +29,18 @@ Count = Annotated[int, Field(ge=1)]
 Triple = tuple[Count, Count, Count]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+=,-]*$", max_length=80)]
+Experiment = Literal["mechanism", "absence", "imbalance", "published", "factorial", "sgd"]
+
 FLOOR = "all_background"
 """Label of the row that no run stands behind: the score of predicting nothing."""
 
-CLASS_FREQUENCY_WORDS = ("inverse_frequency",)
-"""Values of a loss's ``weight`` that are computed from the training cases of the study."""
+TRAINING_SET_WORDS = {"weight": "inverse_frequency", "volumes": "training_set"}
+"""Options of a loss, and the word for a value that is computed from the study's training cases."""
+
+
+ARMS_SHARE = {"title", "experiment", "arms", "tuning"}
+"""Keys that the arms of a study have in common."""
 
 
 class StudyError(Exception):
@@ -79,7 +87,7 @@ class Splits(Section):
 
     train: Annotated[float, Field(gt=0, lt=1)] = 0.45
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.45
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.45
     seed: int = 0
 
     @model_validator(mode="after")
@@ -97,9 +105,6 @@ class Network(Section):
     strides: tuple[Count | Triple, ...] = (2, 2, 2)
     num_res_units: Annotated[int, Field(ge=0)] = 1
     norm: Literal["batch", "instance"] = "batch"
-    prior_bias: bool = Field(
-        False, description="start the output bias at the log class frequencies"
-    )
 
     @model_validator(mode="after")
     def _lengths_match(self) -> Network:
@@ -130,10 +135,20 @@ class Training(Section):
     foreground_share: Share = 2 / 3
     flips: bool = True
     intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="of sgd, which is Nesterov's"
+    )
     learning_rate: Positive = 3e-3
     schedule: Literal["one_cycle", "polynomial"] = "one_cycle"
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    output_bias: Literal["random", "class_frequencies"] = Field(
+        "random", description="start of the output layer's bias"
+    )
     validate_every: Count = 100
+    signals_every: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps between records of each class's gradient; 0: none"
+    )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
@@ -185,8 +200,9 @@ class Loss(Section):
     def check(self) -> None:
         """Raises ``TypeError`` or ``ValueError`` for an unknown name, option, type or range."""
         options = dict(self.options)
-        if options.get("weight") in CLASS_FREQUENCY_WORDS:
-            options["weight"] = [1.0, 1.0]  # known only once the training cases are counted
+        for name, word in TRAINING_SET_WORDS.items():
+            if options.get(name) == word:
+                options[name] = [1.0, 1.0]  # known only once the training cases are counted
         losses.create(self.name, **options)
 
 
@@ -226,7 +242,9 @@ class Study(Section):
     """One study."""
 
     title: str = "Which segmentation loss survives class imbalance?"
+    experiment: Experiment | None = None
     dataset: Dataset
+    external: Dataset | None = Field(None, description="another data set, all of it for testing")
     splits: Splits = Splits()
     network: Network = Network()
     training: Training = Training()
@@ -238,6 +256,9 @@ class Study(Section):
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 3)
     losses: dict[Name, Loss]
+    arms: dict[ArmName, dict[str, Any]] = Field(
+        {}, description="variants of the study: the keys that each replaces"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -269,6 +290,10 @@ class Study(Section):
             raise ValueError("seeds: at least one seed is needed")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} lists a seed twice")
+        if not (self.splits.test or self.external):
+            raise ValueError("splits.test: 0 leaves no test case; it needs the key external")
+        if self.external and self.external.name == self.dataset.name:
+            raise ValueError(f"external.name: '{self.external.name}' is the name of dataset too")
         if self.tuning and self.rates:
             raise ValueError("rates: tuning finds the rates; a study has one of the two keys")
         if self.tuning and self.tuning.seed in self.seeds:
@@ -301,7 +326,41 @@ class Study(Section):
             except Exception as error:  # a user's own class may raise anything
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(f"losses.{label}: cannot be made: {reason}") from None
+        if self.arms and self.tuning:
+            raise ValueError("tuning: rates are found by a study without arms")
+        for name in self.arms:
+            try:
+                if self._arm(name).training.signals_every != self.training.signals_every:
+                    raise ValueError(f"arms.{name}.training.signals_every: all arms share this key")
+            except ValidationError as error:
+                raise ValueError("; ".join(_faults(error, f"arms.{name}."))) from None
         return self
+
+    def _arm(self, name: str) -> Study:
+        changes = dict(self.arms[name])
+        if own := ARMS_SHARE & set(changes):
+            raise ValueError(f"arms.{name}.{own.pop()}: all arms share this key")
+        base = self._as_data()
+        if isinstance(changes.get("losses"), list):
+            changes["losses"] = _chosen(
+                base.pop("losses"), changes["losses"], f"arms.{name}.losses"
+            )
+        return Study.model_validate(_merge(base, changes) | {"arms": {}, "experiment": None})
+
+    @functools.cached_property
+    def variants(self) -> dict[str, Study]:
+        """The study of each arm, without arms of its own; a study without arms is its only one."""
+        return {name: self._arm(name) for name in self.arms} or {"": self}
+
+    @property
+    def is_experiment(self) -> bool:
+        """Whether it is told by what its arms show, not as one ranking of its losses."""
+        return bool(self.arms or self.experiment)
+
+    @property
+    def test_set(self) -> str:
+        """Name of the data set whose cases decide: the external one, if there is one."""
+        return (self.external or self.dataset).name
 
     def run_settings(self, label: str) -> RunSettings:
         """What a run with the loss of this label depends on."""
@@ -329,27 +388,41 @@ class Study(Section):
         """What the data set and its preparation depend on."""
         return Data(dataset=self.dataset, patch_size=self.training.patch_size)
 
-    def as_yaml(self) -> str:
-        """The resolved study, readable by :func:`load` again."""
+    def external_data(self) -> Data | None:
+        """The same of the external test set."""
+        if self.external is None:
+            return None
+        return Data(dataset=self.external, patch_size=self.training.patch_size)
+
+    def _as_data(self) -> dict[str, Any]:
+        """The keys as a file holds them."""
         data = self.model_dump(mode="json")
         data["losses"] = {
             label: {"name": loss.name} | loss.options for label, loss in self.losses.items()
         }
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        return data
+
+    def as_yaml(self) -> str:
+        """The resolved study, readable by :func:`load` again."""
+        return yaml.safe_dump(self._as_data(), sort_keys=False, allow_unicode=True)
 
 
 def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
     """The study of a YAML file, single keys replaced by ``overrides`` (nested as in the file).
 
-    A loss of the user's own is found beside the file. Raises :class:`StudyError` with one line
-    for each fault.
+    Lists of ``losses``, ``seeds`` and ``arms`` among the overrides choose from those of the study:
+    a shard of it. A loss of the user's own is found beside the file. Raises :class:`StudyError`
+    with one line for each fault.
     """
     path = Path(path)
     data = _read_file(path)
     overrides = dict(overrides or {})
     if "losses" in overrides:
         overrides["losses"] = typed(overrides["losses"])
-    data = _merge(data, overrides)
+    try:
+        data = _merge(_shard(data, overrides), overrides)
+    except ValueError as error:
+        raise StudyError(f"{path}: {error}") from None
     if isinstance(data.get("losses"), dict):
         data["losses"] = {
             label: _beside(entry, path.parent) for label, entry in data["losses"].items()
@@ -459,7 +532,7 @@ def _defaults(name: str) -> dict[str, Any]:
     twin = losses.card(name).twin
     names = [name, twin] if isinstance(twin, str) else [name]
     required = any(losses.options(n).get("weight") is losses.REQUIRED for n in names)
-    return {"weight": CLASS_FREQUENCY_WORDS[0]} if required else {}
+    return {"weight": TRAINING_SET_WORDS["weight"]} if required else {}
 
 
 def _beside(entry: Any, folder: Path) -> Any:
@@ -474,6 +547,36 @@ def _beside(entry: Any, folder: Path) -> Any:
         return entry
     file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
     return entry | {"name": f"{os.path.relpath(file)}:{cls}"} if file.is_file() else entry
+
+
+def _shard(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The study without what the lists in ``overrides``, which are taken out there, leave out.
+
+    An arm keeps what is left of its own losses and seeds, and goes if nothing is left.
+    """
+    data = dict(data)
+    for key in ("losses", "arms"):
+        words = overrides.get(key)
+        entries = data.get(key)
+        if isinstance(words, list) and isinstance(entries, dict) and set(words) & set(entries):
+            data[key] = _chosen(entries, overrides.pop(key), key)
+    arms = {}
+    for name, changes in (data.get("arms") or {}).items():
+        changes = dict(changes or {})
+        for key, kept in (("losses", data.get("losses")), ("seeds", overrides.get("seeds"))):
+            if isinstance(kept, list | dict) and isinstance(changes.get(key), list):
+                left = {str(item) for item in kept}
+                changes[key] = [item for item in changes[key] if str(item) in left]
+        if all(changes.get(key) != [] for key in ("losses", "seeds")):
+            arms[name] = changes
+    return data | ({"arms": arms} if arms else {})
+
+
+def _chosen(entries: dict[str, Any], words: list[Any], key: str) -> dict[str, Any]:
+    """The entries with these names, in the order of the words."""
+    if unknown := [str(word) for word in words if str(word) not in entries]:
+        raise ValueError(f"{key}: no {', '.join(unknown)} here, there is {', '.join(entries)}")
+    return {str(word): entries[str(word)] for word in words}
 
 
 def _merge(base: dict, overrides: dict) -> dict:
@@ -504,6 +607,10 @@ def typed(value: Any) -> Any:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
+    return "\n".join(f"{path}: {line}" for line in _faults(error))
+
+
+def _faults(error: ValidationError, prefix: str = "") -> list[str]:
     lines = []
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"])
@@ -514,8 +621,8 @@ def _explain(path: Path, error: ValidationError) -> str:
             message = f"unknown key; did you mean '{near[0]}'? known here: {', '.join(known)}"
         elif fault["type"] != "missing" and not isinstance(fault["input"], dict):
             message = f"{message}, got {fault['input']!r}"
-        lines.append(f"{path}: {where + ': ' if where else ''}{message}")
-    return "\n".join(lines)
+        lines.append(f"{prefix}{where + ': ' if where else ''}{message}")
+    return lines
 
 
 def _known_keys(location: tuple) -> list[str]:

@@ -22,6 +22,7 @@ class Case:
         self.name = self.subject = name
         self.array = label
         self.spacing = (1.0, 1.0, 1.0)
+        self.dataset, self.image_sha256 = "d", name
         counts = np.bincount(label.ravel(), minlength=3)
         self.voxels = dict(zip(CLASSES, counts.tolist(), strict=True))
 
@@ -90,6 +91,7 @@ def rows(level):
                 )
                 yield {
                     "checkpoint": checkpoint,
+                    "test_set": "d",
                     "case": case.name,
                     "subject": case.subject,
                     "class": name,

@@ -22,7 +22,7 @@ def test_what_is_prepared_is_what_is_loaded(pristine: Path, tmp_path: Path) -> N
     assert load_prepared(tmp_path / "out") == prepared
     assert prepared.classes == ("background", "edema", "necrotic core", "enhancing rim")
     for case, source in zip(prepared.cases, read(pristine).cases, strict=True):
-        image, label = prepared.image(case), prepared.label(case.name)
+        image, label = prepared.image(case), prepared.label(case)
         assert isinstance(image, np.memmap)
         assert image.dtype == np.float32
         assert image.shape == (2, *case.shape)

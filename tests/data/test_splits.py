@@ -113,6 +113,9 @@ def prepared() -> Prepared:
             affine=((1.0, 0.0, 0.0, 0.0),) * 4,
             voxels={"background": 500, "a": 12 if "a" in found else 0},
             image_sha256="",
+            dataset="toy",
+            image_file=Path(f"{name}.npy"),
+            label_file=Path(f"{name}.npy"),
         )
         for name, subject, found in cases_of([(2, frozenset("a"))] * 6)
     )

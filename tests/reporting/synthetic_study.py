@@ -121,7 +121,7 @@ class Card:
 class Case:
     """A case of the made-up data: how many voxels of each class it has, and a map with them."""
 
-    spacing = SPACING
+    spacing, dataset, image_sha256 = SPACING, "phantom", ""
 
     def __init__(self, name: str, classes: tuple[str, ...], volumes: np.ndarray) -> None:
         self.name = self.subject = name
@@ -176,6 +176,7 @@ def write_study(
             record.write(runs[-1], key)
     study = SimpleNamespace(
         dataset=SimpleNamespace(name=dataset),
+        test_set="phantom",
         evaluation=SimpleNamespace(nsd_tolerance=2.0),
         comparison=Comparison(reference_loss=losses[0].label),
         losses={x.label: SimpleNamespace(name=x.name or x.label, options={}) for x in losses},
@@ -282,7 +283,8 @@ def _cases(checkpoint, classes, names, volumes, dice, rng) -> list[dict]:
                 "hd95": 60 * (1 - score), "volume_error": (score - 1) / 4,
             }  # fmt: skip
             rows.append({
-                "checkpoint": checkpoint, "case": case, "subject": case, "class": name,
+                "checkpoint": checkpoint, "test_set": "phantom",
+                "case": case, "subject": case, "class": name,
                 "voxel_mm3": float(np.prod(SPACING)), "reference_voxels": volume,
                 "predicted_voxels": predicted, "tp": tp, "fp": predicted - tp, "fn": volume - tp,
                 **(known if there else {}),

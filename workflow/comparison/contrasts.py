@@ -36,7 +36,7 @@ def tables(study: Study, cases: pd.DataFrame, rarest: str) -> dict[str, pd.DataF
     confidence, margin = study.comparison.confidence, study.comparison.margin
     labels = (*study.losses, FLOOR)
     differences, improvements, equivalences = [], [], []
-    for checkpoint in ("best", "last"):
+    for checkpoint in sorted(cases["checkpoint"].unique()):
         chosen = cases[cases["checkpoint"] == checkpoint]
         scores = {name: score_array(chosen, name, rarest, labels) for name in ENDPOINTS}
         place = {"dataset": study.dataset.name, "checkpoint": checkpoint}

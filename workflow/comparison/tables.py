@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from workflow import files
 from workflow.comparison import collapse, contrasts, rankings, statistics
 from workflow.comparison.arrays import score_array
 from workflow.data.prepare import Prepared
+from workflow.data.splits import EXTERNAL
 from workflow.evaluation.calibration import CERTAINTY, presence_auc
 from workflow.evaluation.metrics import score_case
 from workflow.study import FLOOR, Study
@@ -45,9 +47,10 @@ def write_all(
         ignore_index=True,
     )
     checkpoint = study.comparison.checkpoint
+    every_case, cases = cases, cases[cases["test_set"] == study.test_set]
     reported = cases[cases["checkpoint"] == checkpoint]
-    run_table = _runs(status, reported, prepared)
-    dataset = _dataset(prepared, splits)
+    run_table = graded(status, reported)
+    dataset = class_table(prepared, splits)
     summary = pd.concat(
         [_summary(study, run_table, cases, prepared, dataset, c) for c in ("best", "last")],
         ignore_index=True,
@@ -62,7 +65,7 @@ def write_all(
             ],
             ignore_index=True,
         ),
-        "cases": cases,
+        "cases": every_case,
         "summary": summary,
         "absent": _absent(cases, dataset),
         "collapse": collapse.class_rates(reported, study.comparison.confidence),
@@ -98,10 +101,10 @@ def rarest_class(dataset: pd.DataFrame) -> str:
 
 def _floor_cases(study: Study, prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
     """Scores of predicting nothing: no training, the floor of every table."""
-    test = set(splits.loc[splits["split"] == "test", "case"])
+    held_out = set(splits.loc[splits["split"].isin(("test", EXTERNAL)), "case"])
     rows = []
     for case in prepared.cases:
-        if case.name not in test:
+        if case.name not in held_out:
             continue
         reference = np.array(prepared.label(case))
         for row in score_case(
@@ -111,7 +114,8 @@ def _floor_cases(study: Study, prepared: Prepared, splits: pd.DataFrame) -> pd.D
             spacing=case.spacing,
             nsd_tolerance=study.evaluation.nsd_tolerance,
         ):
-            rows.append({"case": case.name, "subject": case.subject} | row)
+            place = {"test_set": case.dataset, "case": case.name, "subject": case.subject}
+            rows.append(place | row)
     # no probabilities, no certainty; the columns are there also when nothing else has run
     table = pd.DataFrame(rows).assign(**dict.fromkeys(CERTAINTY, math.nan))
     key = {"dataset": prepared.name, "loss": FLOOR, "learning_rate": math.nan, "seed": 0}
@@ -149,7 +153,8 @@ def _floor_run(study: Study, prepared: Prepared) -> pd.DataFrame:
     )
 
 
-def _runs(status: pd.DataFrame, cases: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
+def graded(status: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """The table of runs: what each run says of itself, and what its ``cases`` say of collapse."""
     table = status.copy()
     by_run = dict(list(cases.groupby(["loss", "seed"])))
     for index, row in table.iterrows():
@@ -163,17 +168,29 @@ def _runs(status: pd.DataFrame, cases: pd.DataFrame, prepared: Prepared) -> pd.D
     return table.reindex(columns=RUN_COLUMNS)
 
 
-def _dataset(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
+def class_table(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
+    """Size and prevalence of each class in each split; ``all`` leaves external cases out.
+
+    ``sha256`` identifies the split: the names of its cases and the digests of their images.
+    """
     split_of = dict(zip(splits["case"], splits["split"], strict=True))
     rows = []
-    for split in ("train", "validation", "test", "all"):
-        chosen = [c for c in prepared.cases if split in ("all", split_of[c.name])]
+    for split in ("train", "validation", "test", EXTERNAL, "all"):
+        chosen = [
+            c
+            for c in prepared.cases
+            if split == split_of[c.name] or (split == "all" and split_of[c.name] != EXTERNAL)
+        ]
+        if not chosen:
+            continue
         voxels = np.array([[c.voxels[name] for name in prepared.classes] for c in chosen])
         volumes = voxels * [[math.prod(c.spacing)] for c in chosen]
+        names = sorted(f"{c.name} {c.image_sha256}\n" for c in chosen)
+        digest = hashlib.sha256("".join(names).encode()).hexdigest()
         for index, name in enumerate(prepared.classes):
             rows.append(
                 {
-                    "dataset": prepared.name,
+                    "dataset": chosen[0].dataset,
                     "split": split,
                     "class": name,
                     "class_index": index,
@@ -182,6 +199,7 @@ def _dataset(prepared: Prepared, splits: pd.DataFrame) -> pd.DataFrame:
                     "voxel_fraction": voxels[:, index].sum() / voxels.sum(),
                     "prevalence": (voxels[:, index] > 0).mean(),
                     "smallest_mm3": volumes[voxels[:, index] > 0, index].min(initial=math.inf),
+                    "sha256": digest,
                 }
             )
     table = pd.DataFrame(rows)
@@ -208,8 +226,8 @@ def _summary(
         rows.append(
             {"dataset": prepared.name, "loss": label, "checkpoint": checkpoint}
             | _identity(study, label)
-            | _outcomes(its_runs, confidence)
-            | _scores(label, of_loss, prepared.classes[1:], rarest, confidence)
+            | outcomes(its_runs, confidence)
+            | scores(label, of_loss, prepared.classes[1:], rarest, confidence)
             | _standing(label, of_loss, its_runs, rarest, confidence)
             | _overall(of_loss, dataset)
             | {"seconds_per_step": its_runs["seconds_per_step"].median()}
@@ -231,7 +249,8 @@ def _identity(study: Study, label: str) -> dict[str, object]:
     }
 
 
-def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
+def outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
+    """What became of the runs of a loss: columns of ``summary``."""
     finished = runs[runs["status"] != "failed"]
     collapsed = int(finished["collapsed"].astype(bool).sum())
     diverged = int((finished["status"] == "diverged").sum())
@@ -254,9 +273,10 @@ def _outcomes(runs: pd.DataFrame, confidence: float) -> dict[str, object]:
     }
 
 
-def _scores(
+def scores(
     label: str, cases: pd.DataFrame, classes: Sequence[str], rarest: str, confidence: float
 ) -> dict[str, float]:
+    """Dice of a loss with its intervals: columns of ``summary``."""
     row: dict[str, float] = {}
 
     def interval(name: str, endpoint: str, of_class: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,10 @@ CLIPPED = (0.5, 99.5)  # percentiles; a few hot voxels would otherwise set the s
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """What is known of a case without opening its arrays; spacing and affine in mm."""
+    """What is known of a case without opening its arrays; spacing and affine in mm.
+
+    ``name`` tells it from every other case, ``dataset`` is where it comes from.
+    """
 
     name: str
     subject: str
@@ -32,6 +35,9 @@ class PreparedCase:
     affine: tuple[tuple[float, ...], ...]
     voxels: dict[str, int]
     image_sha256: str
+    dataset: str
+    image_file: Path
+    label_file: Path
 
     @property
     def present(self) -> frozenset[str]:
@@ -53,13 +59,46 @@ class Prepared:
     warnings: tuple[str, ...]
     cases: tuple[PreparedCase, ...]
 
-    def image(self, case: PreparedCase | str) -> np.ndarray:
+    def image(self, case: PreparedCase) -> np.ndarray:
         """Image (channels, x, y, z) float32, mapped read-only."""
-        return np.load(_array(self.root, "images", _name(case)), mmap_mode="r")
+        return np.load(case.image_file, mmap_mode="r")
 
-    def label(self, case: PreparedCase | str) -> np.ndarray:
+    def label(self, case: PreparedCase) -> np.ndarray:
         """Classes (x, y, z) uint8, mapped read-only."""
-        return np.load(_array(self.root, "labels", _name(case)), mmap_mode="r")
+        return np.load(case.label_file, mmap_mode="r")
+
+    def joined(self, external: Prepared) -> Prepared:
+        """With the cases of another data set, whose names (and subjects) begin with its name.
+
+        Raises:
+            DataError: it has other classes or channels, or the same name.
+        """
+        faults = [
+            f"{external.name}: its {what} are {', '.join(theirs)}, but those of {self.name} are "
+            f"{', '.join(ours)}"
+            for what, theirs, ours in (
+                ("classes", external.classes, self.classes),
+                ("channels", external.channels, self.channels),
+            )
+            if theirs != ours
+        ]
+        if external.name == self.name:
+            faults.append(f"{self.name}: two data sets have this name, expected different ones")
+        if faults:
+            raise DataError(faults)
+        others = tuple(
+            replace(
+                case,
+                name=f"{external.name}.{case.name}",
+                subject=f"{external.name}.{case.subject}",
+            )
+            for case in external.cases
+        )
+        return replace(
+            self,
+            cases=self.cases + others,
+            warnings=self.warnings + external.warnings,
+        )
 
 
 def prepare(
@@ -95,7 +134,7 @@ def prepare(
         for volume in inspect(dataset, notes, patch_size):
             # After a fault nothing will be used: go on reading for the other faults, write nothing.
             if not notes.faults:
-                cases.append(_write_case(volume, out, classes, lookup))
+                cases.append(_write_case(volume, out, classes, lookup, dataset.name))
             if progress:
                 progress(len(cases), len(dataset.cases))
         if notes.faults:
@@ -133,6 +172,9 @@ def load_prepared(out: Path) -> Prepared:
                     "shape": tuple(case["shape"]),
                     "spacing": tuple(case["spacing"]),
                     "affine": tuple(map(tuple, case["affine"])),
+                    "dataset": content["name"],
+                    "image_file": _array(out, "images", case["name"]),
+                    "label_file": _array(out, "labels", case["name"]),
                 }
             )
             for case in content["cases"]
@@ -144,6 +186,14 @@ def load_prepared(out: Path) -> Prepared:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}), prepare the data set again") from None
     return Prepared(root=Path(out), cases=cases, **lists, **texts)
+
+
+def load_all(folders: Iterable[Path]) -> Prepared:
+    """A data set, joined by its external test set if there is a second folder."""
+    own, *others = (load_prepared(folder) for folder in folders)
+    for external in others:
+        own = own.joined(external)
+    return own
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
@@ -162,15 +212,16 @@ def normalise(image: np.ndarray) -> np.ndarray:
 
 
 def _write_case(
-    volume: Volume, out: Path, classes: Sequence[str], lookup: Mapping[int, int]
+    volume: Volume, out: Path, classes: Sequence[str], lookup: Mapping[int, int], dataset: str
 ) -> PreparedCase:
     name = volume.case.name
     table = np.zeros(max(lookup) + 1, dtype=np.uint8)
     for value, index in lookup.items():
         table[value] = index
     label = table[volume.label]
-    np.save(_array(out, "images", name), normalise(volume.image))
-    np.save(_array(out, "labels", name), label)
+    image_file, label_file = _array(out, "images", name), _array(out, "labels", name)
+    np.save(image_file, normalise(volume.image))
+    np.save(label_file, label)
     counts = np.bincount(label.ravel(), minlength=len(classes))
     return PreparedCase(
         name=name,
@@ -180,6 +231,9 @@ def _write_case(
         affine=tuple(map(tuple, volume.affine.tolist())),
         voxels=dict(zip(classes, counts.tolist(), strict=True)),
         image_sha256=volume.image_sha256,
+        dataset=dataset,
+        image_file=image_file,
+        label_file=label_file,
     )
 
 
@@ -187,6 +241,9 @@ def _write_json(prepared: Prepared) -> None:
     path = prepared.root / "prepared.json"
     content = asdict(prepared)
     del content["root"]
+    for case in content["cases"]:  # what the folder tells
+        for key in ("dataset", "image_file", "label_file"):
+            del case[key]
     temporary = path.with_suffix(".json.part")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
@@ -194,10 +251,6 @@ def _write_json(prepared: Prepared) -> None:
 
 def _array(root: Path, folder: str, name: str) -> Path:
     return root / folder / f"{name}.npy"
-
-
-def _name(case: PreparedCase | str) -> str:
-    return case if isinstance(case, str) else case.name
 
 
 def _clear(out: Path) -> None:

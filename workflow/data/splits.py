@@ -12,6 +12,8 @@ from workflow.data.faults import DataError
 from workflow.data.prepare import Prepared
 
 TRAIN = "train"
+EXTERNAL = "external"
+"""Split of the cases of another data set than that of training."""
 
 
 def make_splits(

@@ -11,6 +11,16 @@ def code(*places):
     return provenance.code_sha256(files)
 
 
+def prepared(arm):
+    """The data set of an arm, and its external test set if it has one."""
+    study = ARMS[arm]
+    return [
+        f"{paths.resources(data)}/prepared/prepared.json"
+        for data in (study.data(), study.external_data())
+        if data is not None
+    ]
+
+
 def raw_files(data):
     """Every file of the data set, so that a replaced image or label is prepared again."""
     if data.dataset.source != "folder":

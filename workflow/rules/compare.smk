@@ -10,13 +10,10 @@ TABLES += [f"{RESULTS}/tables/slices.npz", f"{RESULTS}/tables/cards.json"]
 
 rule compare:
     input:
-        runs=[
-            expand(rules.train.output, loss=loss, rate=STUDY.rate(loss), seed=STUDY.seeds)
-            for loss in STUDY.losses
-        ],
+        runs=runs(""),
         rates=rules.rates.output if STUDY.tuning else [],
-        prepared=rules.prepare.output,
-        splits=rules.split.output,
+        prepared=prepared(""),
+        splits=expand(rules.split.output, arm=""),
         config=CONFIG,
     output:
         # `update`, because the old tables stay until each new one is whole
@@ -27,5 +24,5 @@ rule compare:
     params:
         code=code("workflow/comparison", "workflow/evaluation", "losses", "workflow/files.py"),
     shell:
-        "python -m workflow compare {input.config:q} {input.prepared:q} {input.splits:q} "
-        "--log {log:q}"
+        "python -m workflow compare {input.config:q} {input.splits:q} "
+        "--prepared {input.prepared:q} --log {log:q}"

@@ -13,15 +13,18 @@ rule configure:
         "python -m workflow configure {params.study:q} {output.config:q} --log {log:q}"
 
 
-if STUDY.dataset.source != "folder":
+# paths.written() of the two sources
+for source, written in (("phantom", "phantom/dataset.json"), ("decathlon", "downloaded.json")):
 
-    rule dataset:
+    rule:
+        name:
+            f"dataset_{source}"
         output:
-            str(paths.written(DATA)),
+            f"resources/{{data}}/{written}",
         log:
-            f"{RESOURCES}/dataset.log",
+            "resources/{data}/dataset.log",
         params:
-            settings=lambda wildcards: DATA.model_dump_json(),
+            settings=lambda wildcards: DATA[wildcards.data].model_dump_json(),
             code=code("workflow/data/phantom.py", "workflow/data/decathlon.py"),
         shell:
             "python -m workflow dataset {params.settings:q} {output:q} --log {log:q}"
@@ -30,13 +33,13 @@ if STUDY.dataset.source != "folder":
 rule prepare:
     input:
         # a function, because braces in a user's path would be taken for wildcards
-        lambda wildcards: raw_files(DATA),
+        lambda wildcards: raw_files(DATA[wildcards.data]),
     output:
-        f"{RESOURCES}/prepared/prepared.json",
+        "resources/{data}/prepared/prepared.json",
     log:
-        f"{RESOURCES}/prepare.log",
+        "resources/{data}/prepare.log",
     params:
-        settings=lambda wildcards: DATA.model_dump_json(),
+        settings=lambda wildcards: DATA[wildcards.data].model_dump_json(),
         code=code(
             *(f"workflow/data/{m}.py" for m in ("dataset", "faults", "layout", "nifti", "prepare"))
         ),
@@ -46,13 +49,14 @@ rule prepare:
 
 rule split:
     input:
-        prepared=rules.prepare.output,
+        prepared=lambda wildcards: prepared(wildcards.arm),
     output:
-        f"{RESULTS}/splits.csv",
+        f"{FOLDER}/splits.csv",
     log:
-        f"{RESULTS}/logs/split.log",
+        f"{FOLDER}/logs/split.log",
     params:
-        settings=lambda wildcards: STUDY.splits.model_dump_json(),
+        settings=lambda wildcards: ARMS[wildcards.arm].splits.model_dump_json(),
         code=code("workflow/data/splits.py"),
     shell:
-        "python -m workflow split {params.settings:q} {input.prepared:q} {output:q} --log {log:q}"
+        "python -m workflow split {params.settings:q} {output:q} --prepared {input.prepared:q} "
+        "--log {log:q}"

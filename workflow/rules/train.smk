@@ -2,7 +2,7 @@
 
 from losses import sources as loss_sources
 
-RUN = f"{RESULTS}/runs/{STUDY.dataset.name}/{{loss}}/lr-{{rate}}/seed-{{seed}}"
+RUN = f"{FOLDER}/runs/{{dataset}}/{{loss}}/lr-{{rate}}/seed-{{seed}}"
 TUNED = f"{RESULTS}/tuning/{STUDY.dataset.name}"
 TRAINING_CODE = code(
     "workflow/training",
@@ -11,44 +11,65 @@ TRAINING_CODE = code(
     "workflow/data/prepare.py",
 )
 LOSS_CODE = {
-    label: provenance.code_sha256(loss_sources(loss.name)) for label, loss in STUDY.losses.items()
+    loss.name: provenance.code_sha256(loss_sources(loss.name))
+    for study in ARMS.values()
+    for loss in study.losses.values()
 }
 
 
 # the parameters are all that the result depends on: a change of any, and of nothing else, retrains
 rule train:
     input:
-        prepared=rules.prepare.output,
+        prepared=lambda wildcards: prepared(wildcards.arm),
         splits=rules.split.output,
         trials=lambda wildcards: f"{TUNED}/{wildcards.loss}/trials.csv" if STUDY.tuning else [],
     output:
+        **({"signals": f"{RUN}/signals.csv"} if STUDY.training.signals_every else {}),
         curve=f"{RUN}/curve.csv",
         cases=f"{RUN}/cases.csv",
         reliability=f"{RUN}/reliability.csv",
         predictions=f"{RUN}/predictions.npz",
         status=f"{RUN}/status.json",
     log:
-        f"{RESULTS}/logs/train/{{loss}}-lr-{{rate}}-seed-{{seed}}.log",
+        f"{FOLDER}/logs/train/{{dataset}}/{{loss}}-lr-{{rate}}-seed-{{seed}}.log",
     threads: 1
     resources:
         mem_mb=2000,
         gpu=int(GPU),
     params:
-        settings=lambda wildcards: STUDY.run_settings(wildcards.loss).model_dump_json(),
-        loss_code=lambda wildcards: LOSS_CODE[wildcards.loss],
+        settings=lambda wildcards: ARMS[wildcards.arm]
+        .run_settings(wildcards.loss)
+        .model_dump_json(),
+        loss_code=lambda wildcards: LOSS_CODE[ARMS[wildcards.arm].losses[wildcards.loss].name],
         code=TRAINING_CODE,
     shell:
-        "python -m workflow train {params.settings:q} {input.prepared:q} {input.splits:q} "
-        "{output.status:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
+        "python -m workflow train {params.settings:q} {input.splits:q} {output.status:q} "
+        "--prepared {input.prepared:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
         "--seed {wildcards.seed} --trials {input.trials:q} --log {log:q}"
+
+
+def runs(arm):
+    """What the runs of an arm leave."""
+    study = ARMS[arm]
+    return [
+        expand(
+            rules.train.output,
+            arm=arm,
+            dataset=study.dataset.name,
+            loss=loss,
+            rate=study.rate(loss),
+            seed=study.seeds,
+        )
+        for loss in study.losses
+    ]
 
 
 if STUDY.tuning:
 
     rule trial:
         input:
-            prepared=rules.prepare.output,
-            splits=rules.split.output,
+            prepared=prepared(""),
+            splits=expand(rules.split.output, arm=""),
         output:
             curve=f"{TUNED}/{{loss}}/lr-{{rate}}/curve.csv",
             status=f"{TUNED}/{{loss}}/lr-{{rate}}/status.json",
@@ -61,18 +82,18 @@ if STUDY.tuning:
         params:
             settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),
             seed=STUDY.tuning.seed,
-            loss_code=lambda wildcards: LOSS_CODE[wildcards.loss],
+            loss_code=lambda wildcards: LOSS_CODE[STUDY.losses[wildcards.loss].name],
             code=TRAINING_CODE,
         shell:
-            "python -m workflow train {params.settings:q} {input.prepared:q} {input.splits:q} "
-            "{output.status:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
+            "python -m workflow train {params.settings:q} {input.splits:q} {output.status:q} "
+            "--prepared {input.prepared:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
             "--seed {params.seed} --trial --log {log:q}"
 
     # beyond an end of the grid it runs one trial itself: what that is, only the others can tell
     rule choose:
         input:
-            prepared=rules.prepare.output,
-            splits=rules.split.output,
+            prepared=prepared(""),
+            splits=expand(rules.split.output, arm=""),
             trials=expand(
                 f"{TUNED}/{{{{loss}}}}/lr-{{rate}}/status.json",
                 rate=map(repr, STUDY.tuning.grid),
@@ -88,11 +109,11 @@ if STUDY.tuning:
         params:
             settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),
             tuning=lambda wildcards: STUDY.tuning.model_dump_json(),
-            loss_code=lambda wildcards: LOSS_CODE[wildcards.loss],
+            loss_code=lambda wildcards: LOSS_CODE[STUDY.losses[wildcards.loss].name],
             code=TRAINING_CODE,
         shell:
-            "python -m workflow choose {params.settings:q} {params.tuning:q} {input.prepared:q} "
-            "{input.splits:q} {output:q} --loss {wildcards.loss:q} --log {log:q}"
+            "python -m workflow choose {params.settings:q} {params.tuning:q} {input.splits:q} "
+            "{output:q} --prepared {input.prepared:q} --loss {wildcards.loss:q} --log {log:q}"
 
     rule rates:
         input:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 import torch
 
 import losses
-from workflow.study import CLASS_FREQUENCY_WORDS, Loss, StudyError
+from workflow.study import TRAINING_SET_WORDS, Loss, StudyError
 
 
 def create(loss: Loss, class_voxels: Sequence[int]):
-    """The loss itself; ``class_voxels`` of the training cases resolve a ``weight`` in words."""
+    """The loss itself; ``class_voxels`` of the training cases resolve options in words."""
     options = dict(loss.options)
-    if options.get("weight") in CLASS_FREQUENCY_WORDS:
-        options["weight"] = inverse_frequency(class_voxels)
+    for name, value in (
+        ("weight", inverse_frequency(class_voxels)),
+        ("volumes", list(class_voxels)),
+    ):
+        if options.get(name) == TRAINING_SET_WORDS[name]:
+            options[name] = value
     return losses.create(loss.name, **options)
 
 

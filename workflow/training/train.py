@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +26,18 @@ import torch
 from workflow import files, provenance
 from workflow.data.patches import PatchSampler
 from workflow.data.prepare import Prepared
+from workflow.data.splits import EXTERNAL
 from workflow.evaluation.calibration import BINS, CERTAINTY, certainty
 from workflow.evaluation.metrics import COUNTS, SCORES, confusion_counts, dice, score_case
 from workflow.evaluation.predict import label_map, predict
-from workflow.study import RunSettings
+from workflow.study import RunSettings, Training
 from workflow.training import network as networks
-from workflow.training import objective
+from workflow.training import objective, signals
 
 LOG = logging.getLogger("rareclass")
 
 CURVE_COLUMNS = ("step", "split", "quantity", "class", "value")
-CASE_COLUMNS = ("checkpoint", "case", "subject", "class", *COUNTS, *SCORES, *CERTAINTY)
+CASE_COLUMNS = ("checkpoint", "test_set", "case", "subject", "class", *COUNTS, *SCORES, *CERTAINTY)
 RELIABILITY_COLUMNS = ("checkpoint", "class", "bin", "voxels", "confidence", "accuracy")
 
 
@@ -84,14 +86,18 @@ class Record:
     curve: list[tuple] = field(default_factory=list)
     cases: list[dict] = field(default_factory=list)
     reliability: list[dict] = field(default_factory=list)
+    signals: list[tuple] | None = None
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, out: Path, key: dict[str, object], *, trial: bool = False) -> None:
         """Three tables, ``predictions.npz``, and ``status.json`` last.
 
-        A trial has no test cases: it leaves its curve and status.
+        Signals are a fourth table where they are recorded. A trial has no test cases: it leaves
+        its curve and status.
         """
         tables = {"curve": (self.curve, CURVE_COLUMNS)}
+        if self.signals is not None:
+            tables["signals"] = (self.signals, signals.COLUMNS)
         if not trial:
             tables["cases"] = (self.cases, CASE_COLUMNS)
             tables["reliability"] = (self.reliability, RELIABILITY_COLUMNS)
@@ -169,20 +175,19 @@ class Trainer:
             len(prepared.channels),
             len(prepared.classes),
             seed=run.seed,
-            class_frequencies=[v / total for v in voxels] if settings.network.prior_bias else None,
-            **settings.network.model_dump(exclude={"prior_bias"}),
+            class_frequencies=None
+            if settings.training.output_bias == "random"
+            else [v / total for v in voxels],
+            **settings.network.model_dump(),
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=run.learning_rate,
-            weight_decay=settings.training.weight_decay,
-            fused=self.device.type != "mps",
-        )
+        self.optimizer = _optimizer(self.network, settings.training, run.learning_rate)
         self.schedule = _schedule(
             self.optimizer, settings.training.schedule, run.learning_rate, settings.training.steps
         )
+        if settings.training.signals_every:
+            record.signals = []
         self.step = 0
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
@@ -236,12 +241,23 @@ class Trainer:
         try:
             while self.step < until:
                 images, labels = (tensor.to(self.device) for tensor in next(batches))
-                value = self._loss(images, labels)
+                logits = self._logits(images)
+                value = self._loss(logits, labels)
                 if not math.isfinite(value.item()):
                     raise Diverged(f"the loss is {value.item()} at step {self.step + 1}")
                 self.optimizer.zero_grad(set_to_none=True)
+                watched = self._watched()
+                if watched:
+                    logits.retain_grad()
                 with blaming_the_loss():
                     value.backward()
+                if watched:
+                    self.record.signals += [
+                        (self.step, *row)
+                        for row in signals.measure(
+                            self.loss, logits, logits.grad, labels, self.prepared.classes
+                        )
+                    ]
                 norm = torch.nn.utils.get_total_norm(
                     [p.grad for p in self.network.parameters() if p.grad is not None]
                 ).item()
@@ -259,14 +275,20 @@ class Trainer:
                     self._note("train", quantity, "", total / (self.step - first))
             self._note("train", "learning_rate", "", self.optimizer.param_groups[0]["lr"])
 
-    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _watched(self) -> bool:
+        every = self.settings.training.signals_every
+        return every > 0 and self.step % every == 0
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
         images = images.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"
         ):
-            logits = self.network(images)
+            return self.network(images).float()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with blaming_the_loss():
-            value = self.loss(logits.float(), labels)
+            value = self.loss(logits, labels)
             if value.ndim:
                 raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
         return value
@@ -275,7 +297,7 @@ class Trainer:
         """Seconds that the loss alone takes, forward and backward, on the logits of a batch."""
         images, labels = (tensor.to(self.device) for tensor in batch)
         with torch.no_grad():
-            logits = self.network(images.contiguous(memory_format=torch.channels_last_3d)).float()
+            logits = self._logits(images)
         logits.requires_grad_()
         times = []
         for _ in range(repeats):
@@ -288,7 +310,7 @@ class Trainer:
 
     def _predictions(self, split: str) -> Iterator[tuple]:
         """``(case, logits)`` of every case of a split."""
-        cases = {case.name: case for case in self.cases[split]}
+        cases = {case.name: case for case in self.cases.get(split, [])}
         for name, logits in predict(
             self.network,
             {name: tuple(case.shape) for name, case in cases.items()},
@@ -355,7 +377,8 @@ class Trainer:
         """Rows of ``cases.csv`` and of ``reliability.csv``, and the label maps."""
         classes, rows, predictions = self.prepared.classes, [], {}
         table = np.zeros((len(classes), BINS, 3))
-        for case, logits in self._predictions("test"):
+        held_out = chain(self._predictions("test"), self._predictions(EXTERNAL))
+        for case, logits in held_out:
             predicted, reference = label_map(logits), np.array(self.prepared.label(case))
             predictions[case.name] = predicted
             scores = score_case(
@@ -367,10 +390,8 @@ class Trainer:
             )
             sure, counted = certainty(logits, reference)
             table += counted
-            rows += [
-                {"case": case.name, "subject": case.subject} | score | certain
-                for score, certain in zip(scores, sure, strict=True)
-            ]
+            place = {"test_set": case.dataset, "case": case.name, "subject": case.subject}
+            rows += [place | score | certain for score, certain in zip(scores, sure, strict=True)]
         # the background's place is taken by the top label, which is of no class
         return rows, _reliability_rows(("", *classes[1:]), table), predictions
 
@@ -409,6 +430,20 @@ def _reliability_rows(names: Sequence[str], table: np.ndarray) -> list[dict]:
         for index, (voxels, confidence, hits) in enumerate(bins)
         if voxels
     ]
+
+
+def _optimizer(network: torch.nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
+    options = {
+        "lr": rate,
+        "weight_decay": training.weight_decay,
+        # not there on Apple's GPUs
+        "fused": next(network.parameters()).device.type != "mps",
+    }
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), **options)
+    return torch.optim.SGD(
+        network.parameters(), momentum=training.momentum, nesterov=training.momentum > 0, **options
+    )
 
 
 def _schedule(optimizer, kind: str, peak: float, steps: int):

@@ -1,0 +1,70 @@
+"""What a step tells each class: where it is, how probable it is there, and its gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+COLUMNS = (
+    "step", "class", "images", "voxels", "probability", "slope", "gradient_inside",
+    "gradient_outside", "weight",
+)  # fmt: skip
+
+
+@torch.no_grad()
+def measure(
+    loss: torch.nn.Module,
+    logits: torch.Tensor,
+    gradient: torch.Tensor,
+    labels: torch.Tensor,
+    names: Sequence[str],
+) -> Iterator[tuple]:
+    """``COLUMNS`` without the step, a row for each class.
+
+    Args:
+        loss: gives ``weight`` if it has ``class_weights(volumes)``, (B, C) -> (B, C) or (1, C).
+        logits: (B, C, *spatial).
+        gradient: of the loss by the logits, the same shape.
+        labels: (B, *spatial).
+        names: of the C classes.
+
+    ``images`` of the batch have the class, in ``voxels`` in all. Over these voxels,
+    ``probability`` is the mean softmax p of the class and ``slope`` the mean p (1 - p), which
+    every gradient through a softmax has as a factor; both are NaN where there are none.
+    ``gradient_inside`` and ``gradient_outside`` are the sums of the absolute gradient of the
+    class's own logit over its voxels and over all others. ``weight``: mean over images of the
+    class's share of the sum of weights.
+    """
+    p = logits.softmax(1)
+    volumes = torch.stack([(labels == c).flatten(1).sum(1) for c in range(len(names))], 1)
+    weights = _weights(loss, volumes.to(logits.dtype))
+    for c, name in enumerate(names):
+        inside = labels == c
+        own, slope_of = p[:, c][inside], gradient[:, c].abs()
+        within = slope_of[inside].sum().item()
+        yield (
+            name,
+            int((volumes[:, c] > 0).sum()),
+            int(volumes[:, c].sum()),
+            own.mean().item() if len(own) else math.nan,
+            (own * (1 - own)).mean().item() if len(own) else math.nan,
+            within,
+            slope_of.sum(dtype=torch.float64).item() - within,
+            weights[c].item() if weights is not None else math.nan,
+        )
+
+
+def _weights(loss: torch.nn.Module, volumes: torch.Tensor) -> torch.Tensor | None:
+    """Share (C,) of each class in the weights that the loss gives to these volumes (B, C)."""
+    if not hasattr(loss, "class_weights"):
+        return None
+    if getattr(loss, "batch", False):
+        volumes = volumes.sum(0, keepdim=True)
+    if hasattr(loss, "weighing_volumes"):
+        volumes = loss.weighing_volumes(volumes)
+    first = 0 if getattr(loss, "include_background", True) else 1
+    weights = loss.class_weights(volumes[:, first:])
+    shares = (weights / weights.sum(1, keepdim=True)).mean(0)
+    return torch.cat([shares.new_zeros(first), shares])
