@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import losses
-from workflow.study import Data, RunSettings, StudyError, json_schema, load
+from workflow.study import Data, RunSettings, StudyError, json_schema, load, typed
 
 CONFIG = Path(__file__).parent.parent / "config"
 STUDIES = sorted(CONFIG.glob("*.yaml"))
@@ -190,7 +190,7 @@ def test_a_loss_whose_constructor_raises_anything_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_schema_for_editors_accepts_every_study_of_the_project(path):
-    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+    jsonschema.validate(typed(path.read_text()), json_schema())
 
 
 def test_the_schema_for_editors_refuses_a_misspelt_key():

@@ -96,9 +96,9 @@ class Record:
         its curve and status.
         """
         tables = {"curve": (self.curve, CURVE_COLUMNS)}
-        if self.signals is not None:
-            tables["signals"] = (self.signals, signals.COLUMNS)
         if not trial:
+            if self.signals is not None:
+                tables["signals"] = (self.signals, signals.COLUMNS)
             tables["cases"] = (self.cases, CASE_COLUMNS)
             tables["reliability"] = (self.reliability, RELIABILITY_COLUMNS)
         for name, (rows, columns) in tables.items():
@@ -129,7 +129,7 @@ def train(
     loss raised: the reason is in ``status.json``, the traceback in the log. Anything else raises,
     so that the job fails and is tried again by the next call.
     """
-    record = Record()
+    record = Record(signals=[] if settings.training.signals_every else None)
     try:
         trainer = Trainer(settings, prepared, splits, run, record)
         outcome = trainer.fit()
@@ -186,8 +186,6 @@ class Trainer:
         self.schedule = _schedule(
             self.optimizer, settings.training.schedule, run.learning_rate, settings.training.steps
         )
-        if settings.training.signals_every:
-            record.signals = []
         self.step = 0
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
