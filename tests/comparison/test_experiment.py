@@ -216,12 +216,13 @@ def test_answers_hold_each_arm_and_its_own_losses(path, whole):
     found = answers(load(path), whole)
     assert list(found) == ["outcomes", "summary", "comparisons"]
     summary = found["summary"].set_index(["arm", "test_set", "loss"])
+    losses = {"one": set(BASE["losses"]), "four": set(BASE["losses"]), "few": {"dice", "focal"}}
     assert set(summary.index) == {
         (arm, test_set, loss)
-        for arm, labels in (("one", level_losses), ("four", level_losses), ("few", ["dice", "focal"]))
+        for arm, labels in losses.items()
         for test_set in ("p", "e")
         for loss in labels
-    }  # fmt: skip
+    }
     assert summary.loc[("four", "e", "focal"), "lost_necrotic core"] == 2
     assert summary.loc[("four", "e", "focal"), "partial"] == 2
     assert summary.loc[("one", "e", "focal"), "lost_necrotic core"] == 0
