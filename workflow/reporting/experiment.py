@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import importlib
 import json
 from collections.abc import Callable, Mapping
@@ -116,9 +117,16 @@ def _tables(folder: Path, suffix: str) -> dict[str, pd.DataFrame]:
 
 
 def build(folder: Path) -> Path:
-    """Writes ``figures/`` and ``report.html`` of an experiment and returns the report's path."""
+    """Writes ``figures/`` and ``report.html`` of an experiment and returns the report's path.
+
+    Raises ``FileNotFoundError`` where there are no answers yet.
+    """
     folder = Path(folder)
     experiment = read(folder)
+    if not experiment.answers:
+        raise FileNotFoundError(
+            errno.ENOENT, "no answers of an experiment here", str(folder / "tables" / "answers")
+        )
     chapter = _chapter(experiment)
     pictures = {}
     for name, draw in chapter.figures.items():
