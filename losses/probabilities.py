@@ -59,7 +59,7 @@ def spent(ctx: Any, again: Callable[[], Tensor]) -> Tensor:
     """What forward left in ``ctx.kept``, which backward may overwrite with the gradient.
 
     That saves a tensor as large as the logits, and the time to touch it. A second backward through
-    a graph that was retained computes it ``again``.
+    a graph that was retained computes it ``again`` from the logits, which the caller has anyway.
     """
     kept, ctx.kept = ctx.kept, None
     return again() if kept is None else kept
