@@ -79,10 +79,9 @@ class _CrossEntropies(Function):
     @once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> tuple:
         logits, labels = ctx.saved_tensors
-        log_p = spent(ctx, lambda: image_by_image(torch.log_softmax, logits))
-        labels, slopes = labels.unsqueeze(1), slopes.unsqueeze(1)
-        of_label = log_p.gather(1, labels).expm1_().mul_(slopes)
-        return log_p.exp_().mul_(slopes).scatter_(1, labels, of_label), None
+        p = spent(ctx, lambda: image_by_image(torch.log_softmax, logits)).exp_()
+        slopes = slopes.unsqueeze(1)
+        return p.mul_(slopes).scatter_add_(1, labels.unsqueeze(1), -slopes), None
 
 
 def cross_entropies(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
