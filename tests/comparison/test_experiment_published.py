@@ -56,8 +56,9 @@ def of(table, published, endpoint="mean_dice"):
 def test_every_published_loss_is_paired_with_its_correction(answers):
     twins = answers["twins"].set_index("published")
     assert twins["corrected"].to_dict() == TWINS
-    assert twins.at["published_iou", "source"] == "document 001, 003"
-    assert "pooling over the batch" in twins.at["published_iou", "mechanism"]
+    mechanisms = answers["mechanisms"].set_index("published")
+    assert mechanisms.at["published_iou", "source"] == "document 001, 003"
+    assert "pooling over the batch" in mechanisms.at["published_iou", "mechanism"]
     rates = load(CONFIG).rates
     assert twins.at["published_iou", "published_learning_rate"] == rates["published_iou"]
     assert twins.at["published_iou", "corrected_learning_rate"] == rates["jaccard"]

@@ -21,6 +21,10 @@ def write(folder, levels, *, losses=PAIRS, seeds=(1, 2, 3), drop=()):
     raw = raw_tables(study, lambda _arm, loss, _class: levels.get(loss, 0.7), spread=0.01)
     for name in ("runs", "cases"):
         raw[name] = raw[name][~raw[name]["loss"].isin(drop)]
+    return keep(folder, study, raw)
+
+
+def keep(folder, study, raw):
     compare.write(raw, folder / "tables", ".csv.gz")
     compare.write(compare.answers(study, raw), folder / "tables" / "answers", ".csv")
     config = study.model_dump(mode="json")
@@ -92,6 +96,19 @@ def test_a_shard_tells_of_the_pairs_that_it_has(tmp_path):
     said = " ".join(published.said(experiment))
     assert "1 of 3 pairs did not run" in said
     assert "With one seed" in said and "Combo (published)" not in said
+    report.build(tmp_path)
+
+
+def test_a_loss_without_scores_is_not_compared(tmp_path):
+    study = load(CONFIG, {"losses": ["dice_ce", *PAIRS], "seeds": [1, 2, 3]})
+    raw = raw_tables(study, lambda *_: 0.7, spread=0.01)
+    failed = raw["runs"]["loss"] == "published_combo"
+    raw["runs"].loc[failed, ["status", "collapse"]] = "failed", ""
+    raw["cases"] = raw["cases"][raw["cases"]["loss"] != "published_combo"]
+    experiment = report.read(keep(tmp_path, study, raw))
+    (combo,) = (s for s in published.said(experiment) if s.startswith("Combo (published)"))
+    assert combo.startswith("Combo (published) cannot be compared with Combo: no seed has scores")
+    assert not any("nan" in sentence for sentence in published.said(experiment))
     report.build(tmp_path)
 
 

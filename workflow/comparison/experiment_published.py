@@ -24,13 +24,13 @@ DEFECTS = (
 def answers(
     study: Study, raw: Mapping[str, pd.DataFrame], generic: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
-    """``twins`` and ``defects``.
+    """``twins``, ``mechanisms`` and ``defects``.
 
-    ``twins``: a row for each published loss with its corrected one: mechanism, source, learning
-    rates and outcomes of their runs. ``defects``: a row for each pair that ran and endpoint:
-    corrected - published, with columns as in ``comparisons``, ``equivalence`` and ``improvement``
-    of a plain study; ``standing_*`` is the difference over the seeds at which neither collapsed.
-    Its ``verdict`` is
+    The first two have a row for each published loss and its corrected one: learning rates and
+    outcomes of their runs; which document published it, and what is wrong with it by its card.
+    ``defects``: a row for each pair that ran and endpoint, corrected - published, with columns as
+    in ``comparisons``, ``equivalence`` and ``improvement`` of a plain study; ``standing_*`` is the
+    difference over the seeds at which neither collapsed. Its ``verdict`` is
 
     - ``breaks down``: the published loss lost every class or diverged in most of its runs;
     - ``costs``, ``gains``: it scores lower, or higher, separably after Holm's correction over all
@@ -38,34 +38,45 @@ def answers(
     - ``equivalent``: two one-sided tests, corrected alike, place the difference within the margin;
     - ``undecided``: none of these.
 
-    Raises ``StudyError`` if the study has arms.
+    Raises ``StudyError`` if the study has arms, or no such pair.
     """
     if study.arms:
         raise StudyError("experiment 'published' pairs losses; it has no arms")
-    twins = _twins(study, raw["runs"])
+    pairs = {
+        label: twin for label in study.losses if (twin := contrasts.corrected_label(study, label))
+    }
+    if not pairs:
+        raise StudyError("experiment 'published': no published loss stands beside its correction")
+    twins = _twins(pairs, raw["runs"])
     broken = _broken(twins)
     defects = _defects(study, raw, generic["comparisons"])
     defects["verdict"] = [
         "breaks down" if row.published in broken else _verdict(row, study.comparison.confidence)
         for row in defects.itertuples()
     ]
-    return {"twins": twins, "defects": defects[list(DEFECTS)]}
+    return {"defects": defects, "twins": twins, "mechanisms": _mechanisms(study, pairs)}
 
 
-def _twins(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for label, entry in study.losses.items():
-        if twin := contrasts.corrected_label(study, label):
-            card = losses.card(entry.name)
-            rows.append(
-                {"published": label, "corrected": twin}
-                | _fates(runs[runs["loss"] == label], "published")
-                | _fates(runs[runs["loss"] == twin], "corrected")
-                | {"source": f"document {card.seed}", "mechanism": card.reason}
-            )
-    if not rows:
-        raise StudyError("experiment 'published': no published loss stands beside its correction")
-    return pd.DataFrame(rows)
+def _twins(pairs: Mapping[str, str], runs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"published": label, "corrected": twin}
+            | _fates(runs[runs["loss"] == label], "published")
+            | _fates(runs[runs["loss"] == twin], "corrected")
+            for label, twin in pairs.items()
+        ]
+    )
+
+
+def _mechanisms(study: Study, pairs: Mapping[str, str]) -> pd.DataFrame:
+    cards = {label: losses.card(study.losses[label].name) for label in pairs}
+    return pd.DataFrame(
+        [
+            # in words, since 000 alone would come back from a file as the number 0
+            {"published": label, "source": f"document {card.seed}", "mechanism": card.reason}
+            for label, card in cards.items()
+        ]
+    )
 
 
 def _fates(runs: pd.DataFrame, side: str) -> dict[str, float]:

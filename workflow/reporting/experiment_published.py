@@ -101,6 +101,7 @@ def said(experiment: Experiment) -> list[str]:
     if table.empty:
         return [f"{title(experiment)}."]
     rare, pairs = defects(experiment, "rarest_dice"), twins(experiment)
+    mechanism = experiment.answers["mechanisms"].set_index("published")["mechanism"]
     rare_counts = listing(f"{n} {does}" for does, n in _counts(rare))
     found = [
         f"In mean Dice, {_names(table)}.",
@@ -109,7 +110,7 @@ def said(experiment: Experiment) -> list[str]:
         _design(table, pairs),
     ]
     found += [
-        f"{_one(label, row, rare.loc[label], pairs.loc[label])} {pairs.at[label, 'mechanism']}"
+        f"{_one(label, row, rare.loc[label], pairs.loc[label])} {mechanism[label]}"
         for label, row in table.iterrows()
     ]
     return [sentence for sentence in found if sentence]
@@ -141,7 +142,7 @@ def _worst(table: pd.DataFrame) -> str:
     row = known.iloc[0]
     return (
         f"The largest difference is that of {_short(known.index[0])}: its correction, "
-        f"{readable(row['corrected'])}, scores {_gap(row)}."
+        f"{readable(row['corrected'])}, scores higher by {_gap(row)}."
     )
 
 
@@ -409,6 +410,6 @@ CHAPTER = Chapter(
     said=said,
     shown={
         "defects": "Corrected minus published",
-        "twins": "The pairs: learning rates, runs and mechanism",
+        "twins": "Learning rates, and what became of the runs",
     },
 )
