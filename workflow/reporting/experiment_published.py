@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from workflow.reporting.experiment import Chapter, Experiment
 from workflow.reporting.style import (
@@ -50,6 +51,14 @@ VERDICTS = {
 }
 ENDPOINTS = {"mean_dice": "mean Dice", "rarest_dice": "Dice of the rarest class"}
 SIDES = {"published": "its", "corrected": "the corrected loss's"}
+# what the verdict on the rarest class adds to that on the mean
+RAREST = {
+    "breaks down": "",
+    "costs": " (separable)",
+    "equivalent": " (equivalent)",
+    "gains": " (separable)",
+    "undecided": " (undecided)",
+}
 DIGITS = 3
 PAIR = 0.42  # inches a pair
 
@@ -209,7 +218,7 @@ def _one(label: str, row: pd.Series, rare: pd.Series, twin: pd.Series) -> str:
         within = f", a difference within ±{row['margin']:g}"
     return (
         f"{name} {does}{within}: corrected {MINUS} published is {_gap(row)} in mean Dice and "
-        f"{_gap(rare)} in the rarest class{_losses_of_runs(row, twin)}."
+        f"{_gap(rare)} in the rarest class{RAREST[rare['verdict']]}{_losses_of_runs(row, twin)}."
     )
 
 
@@ -251,6 +260,11 @@ def draw_cost(experiment: Experiment) -> Figure:
         axis.set_title(name)
         axis.set_xlabel(f"corrected {MINUS} published")
         loss_axis(axis, list(table.index))
+    # one scale for both, and no further than a difference of Dice can reach
+    low, high = np.transpose([axis.get_xlim() for axis in axes])
+    for axis in axes:
+        axis.set_xlim(max(-1, low.min()), min(1, high.max()))
+        axis.xaxis.set_major_locator(MaxNLocator(6))
     _draw_outcomes(outcomes, pairs.loc[table.index])
     loss_axis(outcomes, list(table.index))
     for axis in (axes[1], outcomes):
@@ -329,16 +343,17 @@ def _legend(experiment: Experiment, table: pd.DataFrame, pairs: pd.DataFrame) ->
 
 
 def _cost_caption(experiment: Experiment) -> str:
-    level = percent(float(experiment.confidence))
+    scope = "seeds and cases" if experiment.raw["runs"]["seed"].nunique() > 1 else "cases"
     return (
         "Every published loss against the loss that corrects it (below its name), the largest "
-        f"difference in mean Dice first. A marker is the paired difference of Dice, a line its "
-        f"{level} interval over seeds and cases; right of zero the correction scores higher. "
-        "Colour and shape are the verdict: separable if p, Holm-corrected over the pairs, is below "
-        "the level; equivalent if two one-sided tests, corrected alike, place the difference "
-        "within the grey margin. A loss breaks down if it lost every class or diverged in most "
-        "runs. Below a marker, in grey, the difference over the seeds at which neither loss "
-        "collapsed, where runs collapsed and such seeds remain. Right: what became of each run."
+        "difference in mean Dice first. A marker is the paired difference of Dice, a line its "
+        f"{percent(experiment.confidence)} interval over {scope}, cut at ±1; right of zero the "
+        "correction scores higher. Colour and shape are the verdict: separable if p, "
+        "Holm-corrected over the pairs, is below the level; equivalent (costs nothing) if two "
+        "one-sided tests, corrected alike, place the difference within the grey margin. A loss "
+        "breaks down if it lost every class or diverged in most of its runs. Below a marker, in "
+        "grey, the difference over the seeds at which neither loss collapsed, where runs "
+        "collapsed and such seeds remain. Right: what became of each run."
     )
 
 
