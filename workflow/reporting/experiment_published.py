@@ -264,7 +264,7 @@ def draw_cost(experiment: Experiment) -> Figure:
     low, high = np.transpose([axis.get_xlim() for axis in axes])
     for axis in axes:
         axis.set_xlim(max(-1, low.min()), min(1, high.max()))
-        axis.xaxis.set_major_locator(MaxNLocator(6))
+        axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     _draw_outcomes(outcomes, pairs.loc[table.index])
     loss_axis(outcomes, list(table.index))
     for axis in (axes[1], outcomes):
