@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 import losses
-from workflow.comparison import statistics, tables
+from workflow.comparison import ranking, statistics, tables
 from workflow.comparison.arrays import ENDPOINTS, case_scores
 from workflow.study import Loss, Study, StudyError
 
@@ -254,7 +253,7 @@ def _prediction(cells: pd.DataFrame) -> pd.DataFrame:
     for endpoint in ABSENT:
         known = cells.dropna(subset=["push", endpoint]) if endpoint in cells else cells.head(0)
         if len(known) > 1:
-            tau = stats.kendalltau(known["push"], known[endpoint]).statistic
+            tau = ranking.kendall(known["push"].to_numpy(), known[endpoint].to_numpy())
             rows.append({"endpoint": endpoint, "cells": len(known), "kendall_tau": tau})
     return pd.DataFrame(rows, columns=["endpoint", "cells", "kendall_tau"])
 

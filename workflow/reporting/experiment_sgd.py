@@ -282,10 +282,14 @@ def draw_classes(experiment: Experiment) -> Figure:
                 ends = row[[f"{column}_low", f"{column}_high"]].astype(float).clip(0, 1)
                 axis.plot(ends, [y, y], color=colours[name], linewidth=1.6)
                 gone = name in lost[label].split(";")
-                axis.plot(row[column], y, "X" if gone else "o", color=colours[name], ms=5.5,
-                          markeredgecolor=VERMILION if gone else "#333333",
-                          markeredgewidth=0.9 if gone else 0.5, clip_on=False)  # fmt: skip
+                look = (
+                    {"marker": "X", "ms": 7, "markeredgecolor": VERMILION, "mew": 0.9}
+                    if gone
+                    else {"marker": "o", "ms": 5.5, "markeredgecolor": "#333333", "mew": 0.5}
+                )
+                axis.plot(row[column], y, color=colours[name], clip_on=False, **look)
         axis.set_xlim(0, 1)
+        axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
         axis.set_title(_words(experiment, arm))
         axis.set_xlabel("Dice, held-out")
         loss_axis(axis, labels)
