@@ -323,9 +323,10 @@ def draw_effects(experiment: Experiment) -> Figure:
                       markerfacecolor=BLUE if real else "white")  # fmt: skip
         axis.set_title(ENDPOINTS[endpoint][1])
         axis.set_xlabel("difference")
-        axis.locator_params(axis="x", nbins=4)
+        axis.locator_params(axis="x", nbins=3)
         loss_axis(axis, names)
-        axis.axhline(len(mains) - 0.5, color=GREY, linewidth=0.8)
+        if len(mains) < len(names):
+            axis.axhline(len(mains) - 0.5, color=GREY, linewidth=0.8)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     for axis in axes[1:]:
         axis.tick_params(labelleft=False)
