@@ -85,7 +85,7 @@ def answers(study: Study, raw: Mapping[str, pd.DataFrame], generic: Table) -> Ta
         "gradients": signals.gradients(
             batches[batches["arm"].isin((TUNED, FAMILIES, BIASED))]
         ),
-        "updates": signals.updates(batches),
+        "updates": signals.updates(batches[batches["arm"] == TUNED]),
         "identity": _identity(study, batches, raw["curves"]),
         "early": early,
         "saturation": _saturation(early),
@@ -162,7 +162,7 @@ def _verdict(study: Study, rules: pd.DataFrame, classes: Sequence[str]) -> pd.Da
             other = other[:0]
         every = of.loc[EVERY]
         rows.append(
-            {"loss": loss, "output_bias": arm == BIASED, "learning_rate": every["learning_rate"]}
+            {"arm": arm, "loss": loss, "learning_rate": every["learning_rate"]}
             | {"generalized": "generalized_dice" in study.losses[loss].name}
             | {"seeds": every["seeds"]}
             | {f"learnt_{name}": of.at[name, "learnt"] for name in classes}
@@ -170,7 +170,10 @@ def _verdict(study: Study, rules: pd.DataFrame, classes: Sequence[str]) -> pd.Da
             | {"works": bool(every["share"] > 0.5)}
             | {"fixed_learnt": other["learnt"].sum(), "fixed_runs": other["seeds"].sum()}
         )
-    return pd.DataFrame(rows)
+    columns = ["arm", "loss", "learning_rate", "generalized", "seeds"]
+    columns += [f"learnt_{name}" for name in (*classes, "every")]
+    columns += ["low", "high", "works", "fixed_learnt", "fixed_runs"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _identity(study: Study, batches: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
@@ -209,7 +212,7 @@ def _exact(loss: torch.nn.Module, volumes: np.ndarray) -> dict[str, float]:
     generator = torch.Generator().manual_seed(SEED)
     found = []
     for index, counts in enumerate(volumes):
-        labels = torch.arange(len(counts)).repeat_interleave(torch.as_tensor(counts))
+        labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         shape = (1, len(counts), len(labels), 1)
         logits = (
             torch.randn(shape, generator=generator, dtype=torch.float64) * (1, 3, 10)[index % 3]
@@ -300,9 +303,9 @@ def predicted(early: pd.DataFrame, confidence: float) -> pd.DataFrame:
     it, ties counting half; .5 tells nothing. ``compared``: ``all runs``, which any difference
     between losses may explain, and runs of the ``same loss`` at the same rate, where only the seed
     differs. The criterion, fixed beforehand: saturation predicts that the interval of the lowest
-    slope lies above .5 among ``all runs`` without an output bias. The interval is the bootstrap's over losses (``same loss``: over losses
-    at a rate), NaN with fewer than five that hold both outcomes. A run that stands in two arms
-    counts once.
+    slope lies above .5 among ``all runs`` without an output bias. The interval is the bootstrap's
+    over losses (``same loss``: over losses at a rate), NaN with fewer than five that take part. A
+    run that stands in two arms counts once.
     """
     runs = early.drop_duplicates(["output_bias", "loss", "learning_rate", "seed", "class"])
     rows = []

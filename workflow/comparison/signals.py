@@ -81,7 +81,8 @@ def updates(table: pd.DataFrame) -> pd.DataFrame:
     size. Where no batch was complete, nothing is usual, and the share is NaN.
 
     Columns: ``present``, the share of batches with the class (with every class);
-    ``complete``, that with every class in every image; ``effective``; and ``lowest`` and
+    ``complete``, that with every class in every image; ``usual``; ``incomplete``, the median
+    gradient of batches that lack a class as a multiple of it; ``effective``; and ``lowest`` and
     ``highest``, the effective share of single seeds. Late in training a gradient may also be small
     because the class is learnt.
     """
@@ -115,6 +116,8 @@ def updates(table: pd.DataFrame) -> pd.DataFrame:
         usual=("usual", "first"),
         effective=("effective", "mean"),
     )
+    lacking = both[both["batch"] == "incomplete"].groupby(key)["gradient"].median()
+    found.insert(4, "incomplete", lacking / found["usual"])
     seeds = both.groupby([*key, "seed"])["effective"].mean().groupby(key).agg(["min", "max"])
     seeds.columns = ["lowest", "highest"]
     return found.join(seeds).reset_index()
@@ -130,7 +133,7 @@ def early(table: pd.DataFrame) -> pd.DataFrame:
     that outside. ``saturated``: the lowest slope is below a tenth of (1 - 1 / C) / C, the slope of
     C equally likely classes, with the probability below a half.
     """
-    rows = table[(table["step"] < FIRST) & table["present"]].sort_values("step")
+    rows = table[(table["step"] < FIRST) & table["present"]].sort_values("step", kind="stable")
     rows = rows.assign(
         window=rows["step"] // WINDOW,
         ratio=rows["gradient_inside"]
