@@ -279,9 +279,9 @@ def _families(experiment: Experiment, table: pd.DataFrame) -> Iterator[tuple[str
     shared = set(verdict.loc[verdict["generalized"], "loss"])
     with_ce = {loss for loss in shared if loss.endswith("_ce")}
     for words, losses in (
-        ("Generalized Dice, one ratio for all classes", shared - with_ce),
+        ("Generalized Dice (one ratio for all classes)", shared - with_ce),
         ("Generalized Dice with CE", with_ce),
-        ("Dice and Tversky, a ratio for each class", {"dice", "tversky"}),
+        ("Dice and Tversky (a ratio for each)", {"dice", "tversky"}),
     ):
         rows = table[table["loss"].isin(losses)]
         if len(rows):
@@ -366,9 +366,11 @@ def _weights_caption(experiment: Experiment) -> str:
 
 def _traces_caption(experiment: Experiment) -> str:
     return (
-        "Mean probability of each rare class at its own voxels and mean p (1 - p) there, over 50 "
-        "steps each: median of the seeds and their range. Solid: usual start; dashed: output bias "
-        "at the class frequencies. Above each panel: seeds that learnt the class in the end."
+        "Each rare class: mean probability at its own voxels, mean p (1 − p) there, and the "
+        "gradient of its logit inside its voxels over that outside, over 20 steps each: median of "
+        "the seeds and their range. Solid: usual start; dashed: output bias at the class "
+        "frequencies. Above each panel: seeds that learnt the class in the end, from the usual "
+        "start and with the bias."
     )
 
 
@@ -377,7 +379,7 @@ def _rescue_caption(experiment: Experiment) -> str:
         f"Difference in Dice from the plain loss, paired by seed and case, with "
         f"{experiment.confidence:.0%} intervals of seeds and cases; filled where it holds after "
         "Holm's correction over all pairs. Beside each: seeds that learnt the class without and "
-        "with the treatment."
+        "with the treatment (mean of classes: that learnt every class)."
     ).replace("%", " %")
 
 

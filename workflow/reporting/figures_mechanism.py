@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from workflow.reporting.experiment import Experiment
 from workflow.reporting.mechanism import (
@@ -50,7 +51,7 @@ WEIGHED = (
     "published_generalized_dice_answer", "generalized_dice", "generalized_dice_zero", "dice",
 )  # fmt: skip
 TRACED = ("dice", "cross_entropy", "generalized_dice", "dice_ce", "generalized_dice_ce")
-FIRST, WINDOW = 200, 50
+FIRST, WINDOW = 200, 20
 
 
 @styled
@@ -74,7 +75,7 @@ def draw_rules(experiment: Experiment) -> Figure:
         for place, (learnt, seeds) in enumerate(rows[["learnt", "seeds"]].itertuples(index=False)):
             if seeds > 0:
                 down, across = divmod(place, len(classes))
-                colour = "white" if learnt > 0.6 * seeds else BLACK
+                colour = "white" if learnt > 0.7 * seeds else BLACK
                 axis.text(across, down, f"{learnt:.0f}/{seeds:.0f}", ha="center", va="center",
                           fontsize=7.5, color=colour)  # fmt: skip
         axis.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
@@ -115,11 +116,13 @@ def draw_weights(experiment: Experiment) -> Figure:
                           color=GREY)  # fmt: skip
         row[0].set_yscale("log")
         row[0].set_ylim(bottom / 3, 4 * known.max() if len(known) else 1)
+        row[0].yaxis.set_major_formatter(FuncFormatter(_power))
     for loss, axis in zip(losses, panels[0], strict=True):
         axis.set_title(wrap(readable(loss), 19), fontsize=8.5)
     panels[0, 0].set_ylabel("share of the weights")
-    panels[1, 0].set_ylabel("gradient of the class's logit (L1)")
-    figure.supxlabel("voxels of the class in the batch", fontsize=9.5)
+    panels[1, 0].set_ylabel("logit gradient (L1)")
+    for axis in panels[1]:
+        axis.set_xlabel("voxels in the batch", fontsize=8.5)
     marks = [
         Line2D([], [], marker=mark, ls="", color=GREY, label=name)
         for name, mark in zip(names, MARKS, strict=False)
@@ -158,7 +161,7 @@ def _cloud(axis: Axes, rows: pd.DataFrame, quantity: str, names: list[str], bott
 
 @styled
 def draw_traces(experiment: Experiment) -> Figure:
-    """Probability and slope of the rare classes over the first 200 steps."""
+    """Probability, slope and gradients of the rare classes over the first 200 steps."""
     names = rare(experiment)
     table = experiment.raw["signals"]
     table = table[
@@ -168,14 +171,22 @@ def draw_traces(experiment: Experiment) -> Figure:
     losses = [loss for loss in TRACED if loss in set(table["loss"])]
     if not losses:
         return nothing_to_show(traces_title(experiment))
-    table = table.assign(middle=table["step"] // WINDOW * WINDOW + WINDOW / 2)
+    quantities = {
+        "probability": "probability\nat its own voxels", "slope": "slope p (1 − p) there",
+        "ratio": "gradient inside\n: outside",
+    }  # fmt: skip
+    outside = table["gradient_outside"]
+    table = table.assign(
+        middle=table["step"] // WINDOW * WINDOW + WINDOW / 2,
+        ratio=(table["gradient_inside"] / outside.where(outside > 0)).where(table["voxels"] > 0),
+    )
     key = ["arm", "loss", "class", "seed", "middle"]
-    table = table.groupby(key)[["probability", "slope"]].mean().reset_index()
-    figure = new_figure(WIDTH, 5.2)
-    panels = figure.subplots(2, len(losses), sharex=True, sharey="row", squeeze=False)
+    table = table.groupby(key)[list(quantities)].mean().reset_index()
+    figure = new_figure(WIDTH, 6.6)
+    panels = figure.subplots(3, len(losses), sharex=True, sharey="row", squeeze=False)
     colours = dict(zip(names, LINE_COLOURS, strict=False))
     for loss, column in zip(losses, panels.T, strict=True):
-        for quantity, axis in zip(("probability", "slope"), column, strict=True):
+        for quantity, axis in zip(quantities, column, strict=True):
             for (arm, name), rows in table[table["loss"] == loss].groupby(["arm", "class"]):
                 seeds = rows.groupby("middle")[quantity].agg(["min", "median", "max"])
                 axis.fill_between(seeds.index, seeds["min"], seeds["max"], color=colours[name],
@@ -183,12 +194,13 @@ def draw_traces(experiment: Experiment) -> Figure:
                 axis.plot(seeds.index, seeds["median"], color=colours[name], marker="o", ms=2.5,
                           ls="--" if arm == BIASED else "-", lw=1.4)  # fmt: skip
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(FuncFormatter(_power))
             axis.grid(axis="y", color=FAINT, linewidth=0.5)
         title = "\n".join([wrap(readable(loss), 20), *_outcomes(experiment, loss, names)])
-        column[0].set_title(title, fontsize=8)
-        column[1].set_xlabel("training step", fontsize=8.5)
-    panels[0, 0].set_ylabel("probability at its own voxels")
-    panels[1, 0].set_ylabel("slope p (1 − p) there")
+        column[0].set_title(title, fontsize=7.5)
+        column[-1].set_xlabel("training step", fontsize=8.5)
+    for words, axis in zip(quantities.values(), panels[:, 0], strict=True):
+        axis.set_ylabel(words)
     panels[0, 0].set_xlim(0, FIRST)
     panels[0, 0].set_xticks([0, 100, 200])
     handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
@@ -202,17 +214,21 @@ def draw_traces(experiment: Experiment) -> Figure:
 
 
 def _outcomes(experiment: Experiment, loss: str, names: list[str]) -> list[str]:
-    """Lines such as `core 3/3, with bias 2/3`."""
-    rules = experiment.answers["rules"].set_index(["arm", "loss", "class"])
+    """A line a class: in how many seeds it was learnt, from the usual start and with the bias."""
+    counts = experiment.answers["rules"].set_index(["arm", "loss", "class"])["learnt"]
+    seeds = experiment.answers["rules"].set_index(["arm", "loss", "class"])["seeds"]
     lines = []
     for name in names:
-        told = [
-            f"{words}{row['learnt']}/{row['seeds']}"
-            for arm, words in ((FAMILIES, ""), (BIASED, "bias "))
-            if (arm, loss, name) in rules.index and len(row := rules.loc[(arm, loss, name)])
-        ]
+        places = [(arm, loss, name) for arm in (FAMILIES, BIASED)]
+        told = [f"{counts[place]}/{seeds[place]}" for place in places if place in counts.index]
         lines.append(f"{name} {', '.join(told)}")
     return lines
+
+
+def _power(value: float, _position: int) -> str:
+    """`10⁻³`; text, because names may hold a dollar sign and mathematics is off."""
+    exponent = f"{np.log10(value):.0f}"
+    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 @styled
@@ -243,13 +259,13 @@ def draw_rescue(experiment: Experiment) -> Figure:
         axis.axvline(0, color=GREY, lw=0.8)
         axis.set_title("mean of classes" if name == EVERY else name)
         axis.set_xlim(-1.08 * reach, 1.08 * reach)
+        axis.set_xlabel("difference in Dice")
     loss_axis(panels[0], [pair.family for pair in pairs])
     panels[0].set_yticklabels([f"{readable(p.family)}: + {p.treatment}" for p in pairs])
     for axis in panels[1:]:
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="y", color=FAINT, linewidth=0.5)
         axis.set_axisbelow(True)
-    figure.supxlabel("difference in Dice from the plain loss", fontsize=9.5)
     handles = [
         Line2D([], [], marker="o", color=BLUE, label="gain, holds after Holm's correction"),
         Line2D([], [], marker="o", color=VERMILION, label="loss, holds after it"),

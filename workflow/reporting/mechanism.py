@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from workflow.reporting.experiment import Experiment
-from workflow.reporting.wording import estimate, interval, listing, number, readable
+from workflow.reporting.wording import estimate, interval, listing, readable
 
 TUNED, FAMILIES, BIASED = "tuned", "families", "families+bias"
 EVERY = "every class"
@@ -121,12 +121,12 @@ def weights_title(experiment: Experiment) -> str:
         return "A batch that lacks a class trains every rule about as much as one that has them all"
     return (
         f"A batch that lacks a class gives {readable(worst['loss'])} "
-        f"{_multiple(worst['incomplete'])} of its usual gradient"
+        f"{_multiple(worst['incomplete'])} its usual gradient"
     )
 
 
 def _multiple(ratio: float) -> str:
-    return "none" if ratio == 0 else number(ratio) if ratio >= 0.01 else f"{ratio:.0e}"
+    return "none of" if ratio == 0 else f"{ratio:.1g} times"
 
 
 def traces_title(experiment: Experiment) -> str:
@@ -136,10 +136,7 @@ def traces_title(experiment: Experiment) -> str:
             "Probability and slope of the rare classes in the first 200 steps; no class was "
             "learnt in some runs and lost in others"
         )
-    return (
-        "That early saturation tells which class is lost: "
-        f"{judgement} by the slope of the first 200 steps"
-    )
+    return f"Saturation hypothesis {judgement}, by the slopes of the first 200 steps"
 
 
 def rescue_title(experiment: Experiment) -> str:
