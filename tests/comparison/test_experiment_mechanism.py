@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
-ROOT = Path(__file__).parents[2]
+import yaml
 from synthetic_experiment import raw_tables
 
 from workflow import study as studies
@@ -25,7 +24,7 @@ LOSSES = [
 
 def shard(**overrides):
     path = ROOT / "config" / "mechanism.yaml"
-    known = studies._read_file(path)["losses"]
+    known = yaml.safe_load(path.read_text())["losses"]
     keys = {"rates": dict.fromkeys(known, 0.003), "losses": LOSSES, "seeds": [1, 2, 3]}
     return studies.load(path, keys | overrides)
 
