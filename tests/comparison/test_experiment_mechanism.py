@@ -296,3 +296,23 @@ def test_without_signals_there_is_no_mechanism():
     study = shard(arms=["tuned"], seeds=[1], training={"signals_every": 0})
     with pytest.raises(studies.StudyError, match="signals_every"):
         experiment.answers(study, raw_tables(study, found))
+
+
+def test_runs_that_failed_or_diverged_early_are_told_apart():
+    study = shard(arms=["tuned"], losses=["dice", "generalized_dice"])
+    raw = raw_tables(study, lambda arm, loss, name: 0.5)
+    runs = raw["runs"]
+    runs.loc[(runs["loss"] == "dice") & (runs["seed"] == 1), "status"] = "failed"
+    runs.loc[(runs["loss"] == "dice") & (runs["seed"] == 2), "status"] = "diverged"
+    for name in ("cases", "curves", "signals"):
+        rows = raw[name]
+        gone = (rows["loss"] == "dice") & (rows["seed"] == 1)
+        if name == "signals":
+            gone |= (rows["loss"] == "dice") & (rows["seed"] == 2) & (rows["step"] > 30)
+        raw[name] = rows[~gone]
+    answers = experiment.answers(study, raw)
+    dice = answers["rules"].set_index(["loss", "class"]).loc[("dice", EVERY)]
+    assert (dice["learnt"], dice["seeds"]) == (1, 2)
+    assert (dice["ok"], dice["diverged"], dice["failed"]) == (1, 1, 1)
+    early = answers["early"].query("loss == 'dice'")
+    assert sorted(early["seed"].unique()) == [2, 3]

@@ -187,12 +187,13 @@ def _identity(study: Study, batches: pd.DataFrame, curves: pd.DataFrame) -> pd.D
     """
     rows = []
     for label, entry in study.losses.items():
-        if entry.name != GRAPH:
+        its = batches[batches["loss"] == label]
+        if entry.name != GRAPH or its.empty:
             continue
         names = {label: GRAPH}
         if twin := contrasts.corrected_label(study, label):
             names[twin] = losses.card(GRAPH).twin
-        volumes = _volumes(batches[batches["loss"] == label])
+        volumes = _volumes(its)
         for loss, name in names.items():
             rows.append({"shown": "exact", "loss": loss} | _exact(losses.create(name), volumes))
             spans = _spans(study, batches, curves, loss)

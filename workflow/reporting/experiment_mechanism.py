@@ -11,6 +11,7 @@ from workflow.reporting.experiment import Chapter, Experiment
 from workflow.reporting.mechanism import (
     EVERY,
     TUNED,
+    answer,
     distinct,
     ending,
     fixed_rates,
@@ -62,7 +63,7 @@ def _verdict(experiment: Experiment) -> str:
             f"Of {total}, each at its tuned learning rate, none learns every foreground class in "
             f"most seeds; {nearest}."
         )
-    control = experiment.answers["verdict"].query("arm == @TUNED and loss == 'dice'")
+    control = answer(experiment, "verdict").query("arm == @TUNED and loss == 'dice'")
     if len(control):
         row = control.iloc[0]
         text += (
@@ -74,19 +75,20 @@ def _verdict(experiment: Experiment) -> str:
 
 def _helped(experiment: Experiment) -> str:
     """Generalized Dice with a CE term, an output bias, or both."""
-    table = experiment.answers["verdict"]
+    table = answer(experiment, "verdict")
     helped = table[table["generalized"] & (table["arm"] != TUNED)]
     if helped.empty:
         return ""
     works, fails = helped[helped["works"]], helped[~helped["works"]]
     if works.empty:
         return (
-            "Neither a cross-entropy term nor an output bias at the class frequencies, nor both, "
-            f"makes a Generalized Dice that does ({count(len(fails), 'combination')} tried)."
+            "With a cross-entropy term, an output bias at the class frequencies or both, none of "
+            f"{count(len(fails), 'combination')} with Generalized Dice does."
         )
     text = (
-        "With a cross-entropy term or an output bias at the class frequencies, "
-        f"{len(works)} of {len(helped)} combinations learn every class in most seeds: "
+        "With a cross-entropy term, an output bias at the class frequencies or both, "
+        f"{len(works)} of {count(len(helped), 'combination')} with Generalized Dice "
+        f"{'does' if len(works) == 1 else 'do'}: "
         f"{listing(map(of_seeds, works.itertuples()))}"
     )
     return text + (f"; not {listing(map(named, fails.itertuples()))}." if len(fails) else ".")
@@ -117,7 +119,7 @@ def _by_rate(experiment: Experiment) -> str:
     """At one rate for all rules."""
     rates = fixed_rates(experiment)
     rules = rules_at(experiment, TUNED)["loss"]
-    table = experiment.answers["rules"]
+    table = answer(experiment, "rules")
     table = table[table["arm"].isin(rates) & table["loss"].isin(rules) & (table["share"] > 0.5)]
     if not rates:
         return ""
@@ -135,7 +137,7 @@ def _by_rate(experiment: Experiment) -> str:
 
 def _first_signals(experiment: Experiment) -> pd.DataFrame:
     """Gradients of the rules in the first 200 steps, the first of all aside."""
-    table = experiment.answers["gradients"]
+    table = answer(experiment, "gradients")
     return table[(table["arm"] == TUNED) & (table["phase"] == "first")]
 
 
@@ -162,7 +164,7 @@ def _absent(experiment: Experiment) -> str:
 
 def _discarded(experiment: Experiment) -> str:
     """Updates that an absent class silences."""
-    table = experiment.answers["updates"]
+    table = answer(experiment, "updates")
     table = table[(table["arm"] == TUNED) & (table["phase"] == "first")]
     whole = table[(table["class"] == EVERY) & table["effective"].notna()].set_index("loss")
     if whole.empty:
@@ -188,7 +190,7 @@ def _discarded(experiment: Experiment) -> str:
 
 
 def _identity(experiment: Experiment) -> str:
-    table = experiment.answers["identity"]
+    table = answer(experiment, "identity")
     exact = table[table["shown"] == "exact"]
     if exact.empty:
         return ""
@@ -243,7 +245,7 @@ def _saturation(experiment: Experiment) -> str:
 
 
 def _auc(experiment: Experiment, predictor: str, compared: str) -> str:
-    table = experiment.answers["prediction"]
+    table = answer(experiment, "prediction")
     table = table[
         ~table["output_bias"] & (table["predictor"] == predictor)
         & (table["compared"] == compared) & table["auc"].notna()
@@ -275,7 +277,7 @@ def _push(experiment: Experiment) -> str:
 
 def _families(experiment: Experiment, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Losses by what a class may fall back on: words, rows."""
-    verdict = experiment.answers["verdict"]
+    verdict = answer(experiment, "verdict")
     shared = set(verdict.loc[verdict["generalized"], "loss"])
     with_ce = {loss for loss in shared if loss.endswith("_ce")}
     for words, losses in (
@@ -310,7 +312,7 @@ def _way_back(experiment: Experiment) -> str:
 
 
 def _rescue(experiment: Experiment) -> str:
-    table = experiment.answers["rescue"]
+    table = answer(experiment, "rescue")
     table = table[(table["class"] == EVERY) & table["family"].str.startswith("generalized")]
     if table.empty:
         return ""
@@ -327,7 +329,7 @@ def _rescue(experiment: Experiment) -> str:
 def _slopes(experiment: Experiment) -> str:
     """Did what rescues a class also lift its slope?"""
     table = rescued(experiment)
-    if experiment.answers["rescue"].empty:
+    if answer(experiment, "rescue").empty:
         return ""
     if table.empty:
         return "No treatment of any family makes a rare class gain separably (Holm's correction)."

@@ -16,6 +16,7 @@ from workflow.reporting.mechanism import (
     EVERY,
     FAMILIES,
     TUNED,
+    answer,
     ending,
     fixed_rates,
     rare,
@@ -58,7 +59,7 @@ FIRST, WINDOW = 200, 20
 def draw_rules(experiment: Experiment) -> Figure:
     """Seeds in which each class was learnt: rules down, learning rates and classes across."""
     arms = [TUNED, *fixed_rates(experiment)]
-    table = experiment.answers["rules"]
+    table = answer(experiment, "rules")
     table = table[table["arm"].isin(arms)]
     arms = [arm for arm in arms if arm in set(table["arm"])]
     if table.empty:
@@ -215,8 +216,8 @@ def draw_traces(experiment: Experiment) -> Figure:
 
 def _outcomes(experiment: Experiment, loss: str, names: list[str]) -> list[str]:
     """A line a class: in how many seeds it was learnt, from the usual start and with the bias."""
-    counts = experiment.answers["rules"].set_index(["arm", "loss", "class"])["learnt"]
-    seeds = experiment.answers["rules"].set_index(["arm", "loss", "class"])["seeds"]
+    counts = answer(experiment, "rules").set_index(["arm", "loss", "class"])["learnt"]
+    seeds = answer(experiment, "rules").set_index(["arm", "loss", "class"])["seeds"]
     lines = []
     for name in names:
         places = [(arm, loss, name) for arm in (FAMILIES, BIASED)]
@@ -234,7 +235,7 @@ def _power(value: float, _position: int) -> str:
 @styled
 def draw_rescue(experiment: Experiment) -> Figure:
     """Gain of each family in each class by a CE term and an output bias."""
-    table = experiment.answers["rescue"]
+    table = answer(experiment, "rescue")
     if table.empty:
         return nothing_to_show(rescue_title(experiment))
     classes = [*experiment.classes, EVERY]

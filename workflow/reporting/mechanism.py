@@ -11,6 +11,15 @@ TUNED, FAMILIES, BIASED = "tuned", "families", "families+bias"
 EVERY = "every class"
 
 
+FLAGS = ("generalized", "works", "present", "output_bias", "saturated")
+
+
+def answer(experiment: Experiment, name: str) -> pd.DataFrame:
+    """A table of answers; its flags are flags also where the file holds no row to show it."""
+    table = experiment.answers[name]
+    return table.astype({flag: bool for flag in FLAGS if flag in table})
+
+
 def rarest(experiment: Experiment) -> str:
     """The class with the fewest voxels in training."""
     dataset = experiment.raw["dataset"]
@@ -27,21 +36,21 @@ def rare(experiment: Experiment) -> list[str]:
 
 def fixed_rates(experiment: Experiment) -> list[str]:
     """Arms in which all rules have one learning rate."""
-    table = experiment.answers["rules"]
+    table = answer(experiment, "rules")
     others = (TUNED, FAMILIES, BIASED)
     return [arm for arm in table["arm"].unique() if arm not in others]
 
 
 def rules_at(experiment: Experiment, arm: str) -> pd.DataFrame:
     """Lines of ``verdict`` of the Generalized Dice losses of an arm."""
-    table = experiment.answers["verdict"]
+    table = answer(experiment, "verdict")
     return table[(table["arm"] == arm) & table["generalized"]]
 
 
 def distinct(experiment: Experiment) -> pd.DataFrame:
     """``early``, in which a run that stands in two arms counts once."""
     key = ["output_bias", "loss", "learning_rate", "seed", "class"]
-    return experiment.answers["early"].drop_duplicates(key)
+    return answer(experiment, "early").drop_duplicates(key)
 
 
 def named(row) -> str:
@@ -64,14 +73,14 @@ def ending(plain: int, treated: int, runs: int) -> str:
 
 def rescued(experiment: Experiment) -> pd.DataFrame:
     """Rows of ``rescue``: rare classes whose gain holds after Holm's correction."""
-    table = experiment.answers["rescue"]
+    table = answer(experiment, "rescue")
     firm = (table["p_holm"] < 1 - experiment.confidence) & (table["difference"] > 0)
     return table[firm & table["class"].isin(rare(experiment))]
 
 
 def support(experiment: Experiment) -> str:
     """The verdict of the saturation criterion: "" without any class both lost and learnt."""
-    table = experiment.answers["prediction"]
+    table = answer(experiment, "prediction")
     table = table[
         ~table["output_bias"] & (table["predictor"] == "lowest_slope")
         & (table["compared"] == "all runs") & table["class"].isin(rare(experiment))
@@ -109,7 +118,7 @@ def rules_title(experiment: Experiment) -> str:
 
 
 def weights_title(experiment: Experiment) -> str:
-    table = experiment.answers["updates"]
+    table = answer(experiment, "updates")
     table = table[
         (table["arm"] == TUNED) & (table["class"] == EVERY) & (table["phase"] == "first")
         & table["incomplete"].notna()
@@ -140,7 +149,7 @@ def traces_title(experiment: Experiment) -> str:
 
 
 def rescue_title(experiment: Experiment) -> str:
-    table = experiment.answers["rescue"]
+    table = answer(experiment, "rescue")
     table = table[table["class"] == EVERY]
     shared = table[table["family"] == "generalized_dice"]
     if shared.empty:
