@@ -204,3 +204,14 @@ def test_saturated_classes_that_come_back_are_counted_by_family():
         "from the usual start, 0 of 54 for Generalized Dice (one ratio for all classes), "
         "0 of 6 for Generalized Dice with CE and 18 of 18 for Dice and Tversky"
     ) in text(changed(known, "early", saturated=True))
+
+
+def test_saturation_is_counted_for_lost_and_learnt_classes():
+    known = experiment()
+    early = known.answers["early"]
+    known = changed(known, "early", saturated=~early["learnt"])
+    told = text(known)
+    assert "first 200 steps: 60 of 60 that were lost in the end and 0 of 24 that" in told
+    assert "Of those lost, 60 were found at no validation" in told
+    seen = early["last_found"].where(early["loss"] != "generalized_dice", 300.0)
+    assert "18 had been found at some." in text(changed(known, "early", last_found=seen))

@@ -39,7 +39,7 @@ def said(experiment: Experiment) -> list[str]:
     """The findings; a sentence whose tables are missing in a shard is left out."""
     parts = (
         _verdict, _helped, _by_class, _by_rate, _absent, _discarded, _identity, _saturation,
-        _push, _way_back, _rescue, _slopes,
+        _first, _push, _way_back, _rescue, _slopes,
     )  # fmt: skip
     return [text for part in parts if (text := part(experiment))]
 
@@ -254,6 +254,22 @@ def _auc(experiment: Experiment, predictor: str, compared: str) -> str:
     return listing(
         f"{row['class']} {estimate(row['auc'], row['low'], row['high'])}"
         for _, row in table.iterrows()
+    )
+
+
+def _first(experiment: Experiment) -> str:
+    """What came first: saturation, or the end of a class that had been found?"""
+    table = distinct(experiment)
+    table = table[table["class"].isin(rare(experiment)) & ~table["output_bias"]]
+    lost, kept = (table[table["learnt"] == learnt] for learnt in (False, True))
+    if lost.empty:
+        return ""
+    never = int(lost["last_found"].isna().sum())
+    return (
+        f"Rare classes saturated in the first 200 steps: {int(lost['saturated'].sum())} of "
+        f"{len(lost)} that were lost in the end and {int(kept['saturated'].sum())} of {len(kept)} "
+        f"that were learnt. Of those lost, {never} were found at no validation, so that there was "
+        f"nothing to lose later; {len(lost) - never} had been found at some."
     )
 
 
