@@ -212,6 +212,6 @@ def test_saturation_is_counted_for_lost_and_learnt_classes():
     known = changed(known, "early", saturated=~early["learnt"])
     told = text(known)
     assert "first 200 steps: 60 of 60 that were lost in the end and 0 of 24 that" in told
-    assert "Of those lost, 60 were found at no validation" in told
+    assert "Of those lost, 60 were never found at a validation" in told
     seen = early["last_found"].where(early["loss"] != "generalized_dice", 300.0)
     assert "18 had been found at some." in text(changed(known, "early", last_found=seen))

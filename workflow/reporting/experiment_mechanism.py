@@ -268,8 +268,8 @@ def _first(experiment: Experiment) -> str:
     return (
         f"Rare classes saturated in the first 200 steps: {int(lost['saturated'].sum())} of "
         f"{len(lost)} that were lost in the end and {int(kept['saturated'].sum())} of {len(kept)} "
-        f"that were learnt. Of those lost, {never} were found at no validation, so that there was "
-        f"nothing to lose later; {len(lost) - never} had been found at some."
+        f"that were learnt. Of those lost, {never} were never found at a validation and "
+        f"{len(lost) - never} had been found at some."
     )
 
 
