@@ -42,7 +42,7 @@ VERDICTS = (
     "loss", "endpoint", "points", "error", "error_unaffected", "mean_deviation", "tolerance",
     "verdict",
 )  # fmt: skip
-BATCHES = ("loss", "prevalence", "budget", "amount", "batch", "against", *sweeps.DIFFERENCE)
+BATCHES = ("loss", "prevalence", "budget", "amount", "batch", "against_batch", *sweeps.DIFFERENCE)
 
 
 def answers(
@@ -52,12 +52,13 @@ def answers(
 
     ``absence``: a row for each arm and loss: those of ``sweeps.points`` with the
     ``reduction_set``, the measured share of ``complete_batches``, the ``predicted_updates`` (share
-    of steps with a complete set) and the ``effective_updates``. ``predicted``: measured against
-    predicted, a row for each arm, loss and endpoint: ``updates``, ``rarest`` (Dice of the rarest
-    class) and ``others`` (mean Dice of the others); ``whole`` is what both are shares of.
-    ``verdicts``: a row for each loss and endpoint, see ``verdict``. ``batches``: larger batches
-    against the smallest at equal steps and at equal samples (batch x steps), Dice of the rarest
-    class, paired; Holm's correction over all rows of one budget.
+    of steps with a complete set) and the ``effective_updates``, whose gradient is at least
+    ``effective_from`` times the usual one. ``predicted``: measured against predicted, a row for
+    each arm, loss and endpoint: ``updates``, ``rarest`` (Dice of the rarest class) and ``others``
+    (mean Dice of the others); ``whole`` is what both are shares of. ``verdicts``: a row for each
+    loss and endpoint, see ``verdict``. ``batches``: larger batches against the smallest at equal
+    steps and at equal samples (batch x steps), Dice of the rarest class, paired; Holm's correction
+    over all rows of one budget.
     """
     confidence = study.comparison.confidence
     dials = _dials(study, sweeps.rarest_class(raw["dataset"]))
@@ -71,6 +72,7 @@ def answers(
     effective = effective_updates(raw["signals"])
     keys = pd.MultiIndex.from_frame(table[["arm", "loss"]])
     table["effective_updates"] = effective.reindex(keys).to_numpy()
+    table["effective_from"] = EFFECTIVE
     rarest = sweeps.rarest_class(raw["dataset"])
     predicted = _predicted(table, cases, rarest, confidence)
     return {
@@ -269,7 +271,7 @@ def _batches(table: pd.DataFrame, cases: pd.DataFrame, confidence: float) -> pd.
             for arm in larger:
                 rows.append(
                     {"loss": loss, "prevalence": prevalence, "budget": budget, "amount": amount}
-                    | {"batch": arm.batch, "against": smallest.batch}
+                    | {"batch": arm.batch, "against_batch": smallest.batch}
                     | sweeps.difference(its, arm.arm, smallest.arm, confidence)
                 )
     found = pd.DataFrame(rows, columns=BATCHES)

@@ -15,7 +15,7 @@ COLLAPSE = (
     "test_set", "centred", "loss", "arms", "collapsed_arms", "volume", "fraction", "least_held",
     "verdict",
 )  # fmt: skip
-CENTRING = ("test_set", "loss", "volume", "centred", "against", *sweeps.DIFFERENCE)
+CENTRING = ("test_set", "loss", "volume", "centred", "against_centred", *sweeps.DIFFERENCE)
 
 
 def answers(
@@ -89,7 +89,7 @@ def _centring(table: pd.DataFrame, cases: pd.DataFrame, confidence: float) -> pd
         for arm in more:
             rows.append(
                 {"test_set": test_set, "loss": loss, "volume": volume}
-                | {"centred": arm.centred, "against": least.centred}
+                | {"centred": arm.centred, "against_centred": least.centred}
                 | sweeps.difference(its, arm.arm, least.arm, confidence)
             )
     found = pd.DataFrame(rows, columns=CENTRING)
