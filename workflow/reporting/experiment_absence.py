@@ -89,8 +89,8 @@ def _draw(experiment: Experiment, endpoint: str) -> Figure:
         table["collapsed"] = False
     labels, batches = list(dict.fromkeys(table["loss"])), sorted(table["batch"].unique())
     upwards = "share of steps" if endpoint == "updates" else "Dice"
-    figure, panels = small_multiples(labels, "", upwards, columns=4)
-    figure.supxlabel(f"training cases that have the {_class(experiment)}", fontsize=9)
+    across = f"cases with {_class(experiment)}"
+    figure, panels = small_multiples(labels, across, upwards, columns=4)
     for axis, label in zip(panels, labels, strict=True):
         axis.set_ylim(-0.03, 1.03)
         axis.set_xlim(0, 1.06)
@@ -196,6 +196,7 @@ def draw_batches(experiment: Experiment) -> Figure:
 
 def _caption(experiment: Experiment, endpoint: str) -> str:
     steps = experiment.config["training"]["steps"]
+    against = f"Against the share of training cases that have the {_class(experiment)}"
     complete = (
         "a complete set: an image with every class for a loss that is a mean over images, a batch "
         "with every class for a loss that pools it"
@@ -203,17 +204,17 @@ def _caption(experiment: Experiment, endpoint: str) -> str:
     if endpoint == "updates":
         least = percent(experiment.answers["absence"]["effective_from"].iloc[0])
         return (
-            f"Solid: share of the steps, in runs of {steps}, whose gradient by the logits is at "
-            f"least {least} of the median of the same loss over complete batches. Dashed: the "
-            f"predicted share, that of steps with {complete}."
+            f"{against}: solid, the share of the steps, in runs of {steps}, whose gradient by the "
+            f"logits is at least {least} of the median of the same loss over complete batches; "
+            f"dashed, the predicted share, that of steps with {complete}."
         )
     whose = {
         "rarest": "the class. Crosses: most runs lose it",
         "others": f"the {_class(experiment)}",
     }[endpoint]
     return (
-        f"{_subject(experiment, endpoint)} after {steps} steps, on a test set that is the same for "
-        "all arms. Points: means over seeds and test cases, bars: their "
+        f"{against}: {_subject(experiment, endpoint)} after {steps} steps, on a test set that is "
+        "the same for all arms. Points: means over seeds and test cases, bars: their "
         f"{percent(experiment.confidence)} intervals. Dashed: predicted from the patches alone, in "
         f"proportion to the share of steps with {complete}; it starts from the score where every "
         f"training case has {whose}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ from workflow.reporting.style import (
 from workflow.reporting.wording import count, listing, number, percent, readable, signed
 
 MARKS = ("o", "s", "^", "D", "v", "P", "*")
+COLOURS = "Blues"
 DODGE = 0.035  # decades between the points of neighbouring losses
 
 
@@ -61,12 +63,12 @@ def _losers(experiment: Experiment, centred: float) -> int:
 def fraction_title(experiment: Experiment) -> str:
     """How many losses lose the class somewhere, at the least and the largest share of centring."""
     table = _table(experiment, "collapse")
+    first, *last = dict.fromkeys((table["centred"].min(), table["centred"].max()))
     losses = count(table["loss"].nunique(), "loss", "losses")
-    clauses = [
-        f"{_losers(experiment, share)} of {losses} with {percent(share)} of the patches centred"
-        for share in dict.fromkeys((table["centred"].min(), table["centred"].max()))
-    ]
-    return f"As it shrinks, the {_class(experiment)} is lost by {listing(clauses)}"
+    return (
+        f"As it shrinks, the {_class(experiment)} is lost by {_losers(experiment, first)} of "
+        f"{losses} with {percent(first)} of the patches centred on foreground"
+    ) + "".join(f" and by {_losers(experiment, share)} with {percent(share)}" for share in last)
 
 
 @styled
@@ -82,7 +84,6 @@ def draw_fraction(experiment: Experiment) -> Figure:
         for axis, share in zip(line, shares, strict=True):
             axis.set_xscale("log")
             axis.set_ylim(-0.03, 1)
-            axis.set_title(f"{percent(share)} of the patches centred", fontsize=9)
             for place, label in enumerate(labels):
                 rows = table[(table["test_set"] == name) & (table["centred"] == share)]
                 dodge = DODGE * (place - (len(labels) - 1) / 2)
@@ -91,8 +92,9 @@ def draw_fraction(experiment: Experiment) -> Figure:
                              dodge)  # fmt: skip
         line[0].set_ylabel(f"Dice of the {_class(experiment)}\n{_test_set_title(experiment, name)}",
                            fontsize=8.5)  # fmt: skip
-    _voxel_ticks(grid[-1][0], table["fraction"])
-    figure.supxlabel(f"{_class(experiment)}: share of the training voxels", fontsize=9)
+    for axis in grid[-1]:
+        _voxel_ticks(axis, table["fraction"])
+    _name_axes(grid, shares, "share of the training voxels")
     handles = [
         Line2D([], [], color=LINE_COLOURS[place % len(LINE_COLOURS)], markersize=4.5,
                marker=MARKS[place % len(MARKS)], label=readable(label))
@@ -103,30 +105,41 @@ def draw_fraction(experiment: Experiment) -> Figure:
     return figure
 
 
+def _name_axes(grid: np.ndarray, shares: list[float], across: str) -> None:
+    """The share of centred patches above each column, what runs along x below it."""
+    for first, last, share in zip(grid[0], grid[-1], shares, strict=True):
+        first.set_title(f"{percent(share)} of the patches centred", fontsize=9)
+        last.set_xlabel(across, fontsize=9)
+
+
 def _voxel_ticks(axis: Axes, fractions: pd.Series) -> None:
-    """A tick at every fraction there is: the largest on the right, as in the phantom's dial."""
+    """A tick at every fraction that there is."""
     places = sorted(set(fractions.dropna()))
-    axis.set_xticks(places, [_fraction(value) for value in places], fontsize=7.5)
+    axis.set_xticks(places, [_fraction(value) for value in places], fontsize=7)
     axis.minorticks_off()
 
 
 def centring_title(experiment: Experiment) -> str:
     """What centring the largest share of patches changes."""
     rows = _widest(experiment)
-    if rows["difference"].dropna().empty:
+    if rows.empty:
         return f"Dice of the {_class(experiment)} for every volume of the lesions"
-    most = rows.loc[rows["difference"].idxmax()]
-    centred, against = percent(most["centred"]), percent(most["against_centred"])
+    ends = [rows.loc[rows["difference"].idxmin()], rows.loc[rows["difference"].idxmax()]]
+    told = [
+        f"{signed(row['difference'])} ({readable(row['loss'])} at {row['volume']:g} ml)"
+        for row in ends
+    ]
+    centred, against = percent(rows["centred"].iloc[0]), percent(rows["against_centred"].iloc[0])
     return (
-        f"{centred} of the patches centred instead of {against} change Dice of the "
-        f"{_class(experiment)} by {signed(rows['difference'].median())} in the median, most "
-        f"({signed(most['difference'])}) for {readable(most['loss'])} at {most['volume']:g} ml"
+        f"Centring {centred} instead of {against} of the patches changes Dice of the "
+        f"{_class(experiment)} by {signed(rows['difference'].median())} in the median, from "
+        f"{' to '.join(told)}"
     )
 
 
 def _widest(experiment: Experiment) -> pd.DataFrame:
     """Differences between the largest and the smallest share of centred patches."""
-    table = _table(experiment, "centring")
+    table = _table(experiment, "centring").dropna(subset=["difference"])
     return table[(table["centred"] == table["centred"].max())
                  & (table["against_centred"] == table["against_centred"].min())]  # fmt: skip
 
@@ -144,18 +157,17 @@ def draw_map(experiment: Experiment) -> Figure:
             rows = table[(table["test_set"] == name) & (table["centred"] == share)]
             fields = rows.pivot(index="loss", columns="volume", values="dice")
             fields = fields.reindex(index=labels, columns=volumes)
-            image = axis.imshow(fields, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-            _tell_fields(axis, fields)
+            image = axis.imshow(fields, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
             for row in rows[rows["collapsed"].astype(bool)].itertuples():
                 x, y = volumes.index(row.volume), labels.index(row.loss)
                 axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////",
                                          edgecolor="#7A7A7A", linewidth=0))  # fmt: skip
-            axis.set_title(f"{percent(share)} of the patches centred", fontsize=9)
+            _tell_fields(axis, fields)
             axis.set_xticks(range(len(volumes)), [f"{volume:g}" for volume in volumes])
             axis.set_yticks(range(len(labels)), [readable(label) for label in labels])
             axis.tick_params(length=0)
         line[0].set_ylabel(_test_set_title(experiment, name), fontsize=8)
-    figure.supxlabel("volume of the lesions in training (ml)", fontsize=9)
+    _name_axes(grid, shares, "lesions in training (ml)")
     figure.colorbar(image, ax=grid, label=f"Dice of the {_class(experiment)}", aspect=40)
     hatched = Patch(facecolor="white", edgecolor="#7A7A7A", hatch="////", linewidth=0,
                     label="class lost in most runs")  # fmt: skip
@@ -169,9 +181,12 @@ def _tell_fields(axis: Axes, fields: pd.DataFrame) -> None:
     for (y, x), value in np.ndenumerate(fields.to_numpy(float)):
         if np.isnan(value):
             axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=FAINT, linewidth=0))
-        else:
-            colour = "white" if value > 0.6 else BLACK
-            axis.text(x, y, number(value), ha="center", va="center", fontsize=7, color=colour)
+            continue
+        # a patch of the field's colour keeps the hatching out of the number
+        field = matplotlib.colormaps[COLOURS](value)
+        axis.text(x, y, number(value), ha="center", va="center", fontsize=7,
+                  color="white" if value > 0.6 else BLACK,
+                  bbox={"facecolor": field, "linewidth": 0, "pad": 1})  # fmt: skip
 
 
 def _fraction_caption(experiment: Experiment) -> str:
@@ -242,22 +257,19 @@ def _collapse(experiment: Experiment, share: float) -> str:
 
 
 def _centring(experiment: Experiment) -> list[str]:
-    rows = _widest(experiment).dropna(subset=["difference"])
+    rows = _widest(experiment)
     if rows.empty:
         return []
-    worst = rows.loc[rows["difference"].idxmin()]
-    table = _table(experiment, "imbalance")
-    lost = {
-        share: int(table.loc[table["centred"] == share, "collapsed"].astype(bool).sum())
+    table = _table(experiment, "imbalance").merge(rows[["loss", "volume"]])
+    lost = table[table["collapsed"].astype(bool)]
+    counts = listing(
+        f"{int((lost['centred'] == share).sum())} with {percent(share)}"
         for share in (rows["against_centred"].iloc[0], rows["centred"].iloc[0])
-    }
-    counts = listing(f"{n} with {percent(share)}" for share, n in lost.items())
+    )
+    separable = _upper(sweeps.separable(rows, experiment.confidence))
     return [
-        f"{centring_title(experiment)}; least ({signed(worst['difference'])}) for "
-        f"{readable(worst['loss'])} at {worst['volume']:g} ml. "
-        f"{_upper(sweeps.separable(rows, experiment.confidence))}. Of "
-        f"{count(rows.groupby(['loss', 'volume']).ngroups, 'combination')} of loss and volume most "
-        f"runs lose the class in {counts}."
+        f"{centring_title(experiment)}. {separable}. Of {count(len(rows), 'combination')} of loss "
+        f"and volume most runs lose the class in {counts}."
     ]
 
 
