@@ -24,7 +24,7 @@ import torch
 
 import losses
 from workflow.comparison import collapse, statistics, sweeps
-from workflow.study import TRAINING_SET_WORDS, Loss, Study
+from workflow.study import TRAINING_SET_WORDS, Loss, Study, StudyError
 
 EFFECTIVE = 0.01
 """A step is effective if its gradient is at least this share of the median over complete batches
@@ -59,7 +59,11 @@ def answers(
     loss and endpoint, see ``verdict``. ``batches``: larger batches against the smallest at equal
     steps and at equal samples (batch x steps), Dice of the rarest class, paired; Holm's correction
     over all rows of one budget.
+
+    Raises ``StudyError`` without an external test set: arms have no case in common then.
     """
+    if study.external is None:
+        raise StudyError("experiment 'absence' needs the key external: a test set for all arms")
     confidence = study.comparison.confidence
     dials = _dials(study, sweeps.rarest_class(raw["dataset"]))
     summary = generic["summary"].query("test_set == @study.test_set")
