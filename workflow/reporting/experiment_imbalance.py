@@ -117,6 +117,7 @@ def _voxel_ticks(axis: Axes, fractions: pd.Series) -> None:
     places = sorted(set(fractions.dropna()))
     axis.set_xticks(places, [_fraction(value) for value in places], fontsize=7)
     axis.minorticks_off()
+    axis.set_xlim(places[0] / 2, places[-1] * 2)
 
 
 def centring_title(experiment: Experiment) -> str:
@@ -244,7 +245,7 @@ def _collapse(experiment: Experiment, share: float) -> str:
             + {
                 "holds": f" {'hold' if several else 'holds'} it at every volume",
                 "everywhere": f" {'lose' if several else 'loses'} it at every volume",
-                "from": f" {'lose' if several else 'loses'} it from {place} on",
+                "from": f" {'lose' if several else 'loses'} it from {place} on down",
                 "in places": f" {'lose' if several else 'loses'} it at {place} but not at every "
                 "smaller share",
                 "not measured": f" {'have' if several else 'has'} no finished run",
