@@ -135,12 +135,15 @@ def draw_updates(experiment: Experiment) -> Figure:
 
 
 def _widest(experiment: Experiment) -> pd.DataFrame:
-    """The rows of ``batches`` for the largest batch against the smallest."""
-    table = experiment.answers["batches"]
-    if table.empty:
-        return table
-    return table[(table["batch"] == table["batch"].max())
-                 & (table["against_batch"] == table["against_batch"].min())]  # fmt: skip
+    """The rows of ``batches`` for the largest batch against the smallest.
+
+    Where some prevalences have both budgets, only those: else the budgets would differ in them too.
+    """
+    table = experiment.answers["batches"].dropna(subset=["difference"])
+    table = table[(table["batch"] == table["batch"].max())
+                  & (table["against_batch"] == table["against_batch"].min())]  # fmt: skip
+    budgets = table.groupby("prevalence")["budget"].transform("nunique")
+    return table[budgets == budgets.max()]
 
 
 def _pair(rows: pd.DataFrame) -> str:
@@ -149,7 +152,7 @@ def _pair(rows: pd.DataFrame) -> str:
 
 def batch_title(experiment: Experiment) -> str:
     """What the largest batch changes at either budget."""
-    rows = _widest(experiment).dropna(subset=["difference"])
+    rows = _widest(experiment)
     if rows.empty:
         return "No two batch sizes can be compared"
     medians = rows.groupby("budget", sort=False)["difference"].median()
@@ -161,10 +164,9 @@ def batch_title(experiment: Experiment) -> str:
 def draw_batches(experiment: Experiment) -> Figure:
     """Differences of the largest batch from the smallest at both budgets."""
     rows = _widest(experiment)
-    both = [p for p, its in rows.groupby("prevalence") if its["budget"].nunique() == 2]
-    shown = both or sorted(rows["prevalence"].unique())
-    if rows["difference"].dropna().empty:
+    if rows.empty:
         return nothing_to_show(batch_title(experiment))
+    shown = sorted(rows["prevalence"].unique())
     order = dict.fromkeys(experiment.answers["absence"]["loss"])
     labels = [loss for loss in order if loss in set(rows["loss"])]
     figure = new_figure(WIDTH, height_for(len(labels), 1.7))
@@ -306,7 +308,7 @@ def _errors(verdicts: pd.DataFrame) -> str:
 
 
 def _batches(experiment: Experiment) -> list[str]:
-    rows = _widest(experiment).dropna(subset=["difference"])
+    rows = _widest(experiment)
     if rows.empty:
         return []
     clauses = []
@@ -314,10 +316,12 @@ def _batches(experiment: Experiment) -> list[str]:
         clauses.append(
             f"at equal {budget} by {signed(its['difference'].median())} "
             f"({signed(its['difference'].min())} to {signed(its['difference'].max())} over losses "
-            f"and prevalences; {sweeps.separable(its, experiment.confidence)})"
+            f"and these shares; {sweeps.separable(its, experiment.confidence)})"
         )
+    where = listing(percent(value) for value in sorted(rows["prevalence"].unique()))
     return [
-        f"{_pair(rows)} change Dice of the {_class(experiment)} in the median {listing(clauses)}."
+        f"{_pair(rows)} change Dice of the {_class(experiment)}, with it in {where} of the "
+        f"subjects, in the median {listing(clauses)}."
     ]
 
 

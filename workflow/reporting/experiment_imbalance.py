@@ -82,7 +82,7 @@ def draw_fraction(experiment: Experiment) -> Figure:
     grid = figure.subplots(len(sets), len(shares), sharex=True, sharey=True, squeeze=False)
     for line, name in zip(grid, sets, strict=True):
         for axis, share in zip(line, shares, strict=True):
-            axis.set_xscale("log")
+            _voxel_axis(axis, table["fraction"])
             axis.set_ylim(-0.03, 1)
             for place, label in enumerate(labels):
                 rows = table[(table["test_set"] == name) & (table["centred"] == share)]
@@ -92,8 +92,6 @@ def draw_fraction(experiment: Experiment) -> Figure:
                              dodge)  # fmt: skip
         line[0].set_ylabel(f"Dice of the {_class(experiment)}\n{_test_set_title(experiment, name)}",
                            fontsize=8.5)  # fmt: skip
-    for axis in grid[-1]:
-        _voxel_ticks(axis, table["fraction"])
     _name_axes(grid, shares, "share of the training voxels")
     handles = [
         Line2D([], [], color=LINE_COLOURS[place % len(LINE_COLOURS)], markersize=4.5,
@@ -112,9 +110,10 @@ def _name_axes(grid: np.ndarray, shares: list[float], across: str) -> None:
         last.set_xlabel(across, fontsize=9)
 
 
-def _voxel_ticks(axis: Axes, fractions: pd.Series) -> None:
-    """A tick at every fraction that there is."""
-    places = sorted(set(fractions.dropna()))
+def _voxel_axis(axis: Axes, fractions: pd.Series) -> None:
+    """Logarithmic, with a tick at every fraction that there is."""
+    places = sorted(set(fractions))
+    axis.set_xscale("log")
     axis.set_xticks(places, [_fraction(value) for value in places], fontsize=7)
     axis.minorticks_off()
     axis.set_xlim(places[0] / 2, places[-1] * 2)
