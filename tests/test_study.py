@@ -305,7 +305,8 @@ def test_the_tuning_study_is_the_default_study_on_another_seed():
     default, tuning = load(CONFIG / "default.yaml"), load(CONFIG / "tuning.yaml")
     assert tuning.tuning.seed not in default.seeds
     assert tuning.trial_settings("dice") == default.run_settings("dice")
-    same = {"title", "tuning", "rates"}
+    same = {"title", "tuning", "rates", "losses"}
+    assert default.losses.items() <= tuning.losses.items()
     fixed = load(CONFIG / "fixed_rate.yaml")
     assert default.model_dump(exclude=same) == tuning.model_dump(exclude=same)
     assert default.model_dump(exclude=same) == fixed.model_dump(exclude=same)

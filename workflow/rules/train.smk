@@ -48,13 +48,13 @@ rule train:
         "--seed {wildcards.seed} --trials {input.trials:q} --log {log:q}"
 
 
-def runs(arm):
+def runs(name):
     """What the runs of an arm leave."""
-    study = ARMS[arm]
+    study = STUDY.variants[name]
     return [
         expand(
             rules.train.output,
-            arm=arm,
+            arm=paths.arm(STUDY.home(name, loss)),
             dataset=study.dataset.name,
             loss=loss,
             rate=study.rate(loss),
