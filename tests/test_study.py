@@ -307,7 +307,8 @@ def test_the_tuning_study_is_the_default_study_on_another_seed():
     default, tuning = load(CONFIG / "default.yaml"), load(CONFIG / "tuning.yaml")
     assert tuning.tuning.seed not in default.seeds
     assert tuning.trial_settings("dice") == default.run_settings("dice")
-    same = {"title", "tuning", "rates"}
+    same = {"title", "tuning", "rates", "losses"}
+    assert default.losses.items() <= tuning.losses.items()
     fixed = load(CONFIG / "fixed_rate.yaml")
     assert default.model_dump(exclude=same) == tuning.model_dump(exclude=same)
     assert default.model_dump(exclude=same) == fixed.model_dump(exclude=same)
@@ -360,6 +361,19 @@ def test_the_external_test_set_decides(tmp_path):
     assert (study.test_set, load(write(tmp_path)).test_set) == ("e", "p")
     assert study.external_data().patch_size == study.data().patch_size
     assert study.external_data().dataset == study.external
+
+
+def test_a_run_that_stands_in_two_arms_has_one_home(tmp_path):
+    arms = ARMS | {"again": {"training": {"learning_rate": 0.5}, "seeds": [1]}}
+    study = load(armed(tmp_path, arms=arms, comparison={"reference_loss": "dice"}))
+    # a rate names its own folder and an arm's seeds are its own, so neither asks for another home
+    assert {name: study.home(name, "dice") for name in arms} == {
+        "plain": "plain", "four": "four", "rate=1,own": "plain", "options": "options",
+        "again": "plain",
+    }  # fmt: skip
+    # the arm that changes dice leaves the other loss as it is
+    assert study.home("options", "dice_ce") == "plain"
+    assert load(write(tmp_path)).home("", "dice") == ""
 
 
 @pytest.mark.parametrize(

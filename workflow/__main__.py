@@ -537,7 +537,9 @@ def _collect(options) -> None:
             prepared=load_all(paths.resources(d) / "prepared" for d in data),
             splits=files.read_table(place / "splits.csv"),
             runs=[
-                place / "runs" / paths.run(variant, loss, seed)
+                Path(f"{folder}{paths.arm(configuration.home(name, loss))}")
+                / "runs"
+                / paths.run(variant, loss, seed)
                 for loss in variant.losses
                 for seed in variant.seeds
             ],

@@ -351,6 +351,28 @@ class Study(Section):
         """The study of each arm, without arms of its own; a study without arms is its only one."""
         return {name: self._arm(name) for name in self.arms} or {"": self}
 
+    def home(self, arm: str, label: str) -> str:
+        """The arm whose folder has the runs of an arm with the loss of this label.
+
+        It is the first whose runs depend on the same: a run that stands in two arms is trained
+        once.
+        """
+        wanted = self.variants[arm]._run_identity(label)
+        return next(
+            name
+            for name, variant in self.variants.items()
+            if label in variant.losses and variant._run_identity(label) == wanted
+        )
+
+    def _run_identity(self, label: str) -> tuple:
+        return (
+            self.run_settings(label).model_dump_json(),
+            self.data(),
+            self.external_data(),
+            self.splits,
+            bool(self.tuning),
+        )
+
     @property
     def is_experiment(self) -> bool:
         """Whether it is told by what its arms show, not as one ranking of its losses."""
@@ -366,7 +388,8 @@ class Study(Section):
         return RunSettings(
             loss=self.losses[label],
             network=self.network,
-            training=self.training,
+            # each run is told its own rate: that of the study must not tell runs apart
+            training=self.training.model_copy(update={"learning_rate": Training().learning_rate}),
             evaluation=self.evaluation,
             checkpoint=self.comparison.checkpoint,
         )
@@ -374,8 +397,9 @@ class Study(Section):
     def trial_settings(self, label: str) -> RunSettings:
         """What a trial of a learning rate depends on: a run of the tuning's length."""
         steps = self.tuning.steps or self.training.steps
-        training = self.training.model_copy(update={"steps": steps})
-        return self.run_settings(label).model_copy(update={"training": training})
+        run = self.run_settings(label)
+        training = run.training.model_copy(update={"steps": steps})
+        return run.model_copy(update={"training": training})
 
     def rate(self, label: str) -> str:
         """The learning rate of a loss as its folder names it; "tuned" if it is yet to be found."""
@@ -514,7 +538,7 @@ def json_schema() -> dict[str, Any]:
     }
     schema["properties"]["rates"]["anyOf"].append({"type": "string"})
     schema["anyOf"] = [{"required": ["extends"]}, {"required": schema.pop("required")}]
-    # the study that is extended may have them
+    # a study that extends another may replace some keys of its data set
     del schema["$defs"]["Dataset"]["required"]
     return schema
 

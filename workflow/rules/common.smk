@@ -28,13 +28,13 @@ def raw_files(data):
     return [str(f) for f in sorted(paths.raw(data).glob("**/*")) if f.is_file()]
 
 
-def runs(arm):
+def runs(name):
     """What the runs of an arm leave."""
-    study = ARMS[arm]
+    study = STUDY.variants[name]
     return [
         expand(
             rules.train.output,
-            arm=arm,
+            arm=paths.arm(STUDY.home(name, loss)),
             dataset=study.dataset.name,
             loss=loss,
             rate=study.rate(loss),
