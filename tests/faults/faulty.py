@@ -473,9 +473,11 @@ listed("loop_of_links", instead(IMAGE, lambda file: file.symlink_to(file.name)),
 listed("broken_link", instead(IMAGE, lambda file: file.symlink_to("nowhere")), IMAGE,
        "a link that leads nowhere", "add the file")  # fmt: skip
 listed("folder_for_a_file", instead(IMAGE, Path.mkdir), IMAGE, "a folder and no file", "add the")
-listed("named_pipe", instead(IMAGE, os.mkfifo), IMAGE, "a device and no file", "add the file")
+listed(
+    "named_pipe", instead(IMAGE, os.mkfifo), IMAGE, "a device or pipe and no file", "add the file"
+)
 listed("endless_device", instead(LABEL, lambda file: file.symlink_to("/dev/zero")), LABEL,
-       "a device and no file", "add the file")  # fmt: skip
+       "a device or pipe and no file", "add the file")  # fmt: skip
 listed("no_permission", lambda root: (root / IMAGE).chmod(0), IMAGE, "may not read")
 listed(
     "no_folder_of_images_but_a_file",
@@ -554,7 +556,7 @@ listed("entry_of_modalities", entry(image=["a", "b"]), JSON, "is not a file name
 listed("entry_twice", described(lambda d: d["training"].append(d["training"][1])), JSON,
        "the case 'case_2' is listed twice", "remove or rename one")  # fmt: skip
 listed("one_label_for_two", entry(label="labelsTr/case_1.nii.gz"), "case_1", "of two cases")
-listed("image_as_label", entry(label=IMAGE), JSON, "as image and as label")
+listed("image_as_label", entry(label=IMAGE), JSON, "as image and label", "name the label")
 listed(
     "wrong_number", described(lambda d: d.update(numTraining=5)), JSON, "numTraining is 5, but 4"
 )

@@ -98,9 +98,11 @@ class Findings:
     thumbnails: list[Thumbnail] = field(default_factory=list)
     labels: dict[str, Volume] = field(default_factory=dict)
     values: set[int] = field(default_factory=set)
+    files: int = 0
 
     def note(self, path: Path, read: Nifti) -> None:
         """The doubts about the header of one file."""
+        self.files += 1
         for kind, evidence in read.doubts:
             self.kinds[f"files {kind}"].append((str(path), evidence))
 
@@ -111,9 +113,9 @@ class Findings:
             names = ", ".join(other for other, _ in found[1:6])
             rest = f"; also {names}" if names else ""
             more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-            of = f" of {cases}" if not kind.startswith("files") else ""
+            of = self.files if kind.startswith("files") else cases
             because = f" ({evidence})" if evidence else ""
-            yield f"{len(found)}{of} {kind}: {name}{because}{rest}{more}"
+            yield f"{len(found)} of {of} {kind}: {name}{because}{rest}{more}"
 
 
 def inspect(
@@ -181,7 +183,9 @@ def _look_at(
     constant = flat.all(axis=1) & (np.ptp(image[:, 0, 0], axis=1) == 0)
     if constant.any():
         which = f"channel {int(constant.argmax())}"
-        kinds["images have a channel without any contrast"].append((name, which))
+        kinds[
+            "images have a channel without any contrast, export them again or leave it out"
+        ].append((name, which))
     elif (marked := flat & label.any(axis=(0, 1))).any():
         channel, place = np.argwhere(marked)[0]
         kinds[
@@ -197,7 +201,9 @@ def _look_at(
     values = np.unique(label)
     findings.values |= set(values.tolist())
     if len(values) == 1:
-        kinds["labels have one value everywhere"].append((name, f"the value {values[0]}"))
+        kinds["labels have one value everywhere, check that nothing is missing"].append(
+            (name, f"the value {values[0]}")
+        )
     else:
         twin = findings.labels.setdefault(volume.label_sha256, _without_voxels(volume))
         if twin.case != volume.case and _one_subject(notes, volume.case, twin.case):

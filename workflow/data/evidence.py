@@ -22,6 +22,7 @@ from scipy.sparse import csr_array
 SIDE = 24  # samples along an axis: enough for evidence, little enough to keep every case
 FEWEST = 4  # cases of one grid; the mean image of fewer holds too much of each
 TIMES = 2.0  # as much variance must another label explain before it is called better
+CHANCE = 10.0  # times what a label explains of noise: its classes over the samples
 TOLD_APART = 0.6  # share of the cases in which one label must stand out, right or wrong
 ALIKE = 0.999  # correlation of two images of one patient stored twice; of two patients it is < 0.95
 MIRRORS = [axes for count in (1, 2, 3) for axes in itertools.combinations(range(3), count)]
@@ -97,7 +98,8 @@ def mismatches(cases: Sequence[Thumbnail]) -> list[str]:
         usual = np.median(np.maximum(labels.max(axis=0), mirrored.max(axis=(0, 1))))
         said, clear = [], 0
         for index, case in enumerate(group):
-            needed = max(TIMES * own[index], usual / 4)
+            chance = len(np.unique(case.label)) / case.label.size
+            needed = max(TIMES * own[index], usual / 4, CHANCE * chance)
             singled = np.where(labels.argmax(axis=1) == index, labels[:, index], 0)
             mirror = mirrored[index].max(axis=1).argmax()
             best = mirrored[index, mirror, index]

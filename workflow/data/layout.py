@@ -149,7 +149,7 @@ def merge_labels(
             else:
                 lookup[value] = index
     if not merge:
-        faults.append(f"labels: no foreground class; known labels: {known}")
+        faults.append(f"labels: no foreground class, declare one; known labels: {known}")
     if faults:
         raise DataError(faults)
     return ("background", *merge), lookup
@@ -193,7 +193,9 @@ def _unusable(path: Path, right: Callable[[int], bool], wanted: str) -> str:
     except (OSError, ValueError) as error:  # a loop of links, no permission, a name too long
         return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
     if not right(mode):
-        found = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device"
+        found = (
+            "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device or pipe"
+        )
         return f"a {found} and no {wanted}"
     if not os.access(path, os.R_OK):
         return f"a {wanted} that you may not read"
@@ -294,7 +296,9 @@ def _msd_cases(root: Path, training: Any, faults: list[str]) -> Found:
             faults.append(f"{where}: the case '{name}' is listed twice, remove or rename one")
             continue
         if image == label:
-            faults.append(f"{where}: entry {number} names '{entry['image']}' as image and as label")
+            faults.append(
+                f"{where}: entry {number} has '{entry['image']}' as image and label; name the label"
+            )
             continue
         if label in listed:
             faults.append(f"{label}: the label of two cases, expected one label for each image")

@@ -20,6 +20,7 @@ from nibabel.wrapstruct import WrapStructError
 from workflow.data.faults import DataError
 
 ENDINGS = (".nii.gz", ".nii")
+AGAIN = "copy or download it again"
 PIECE = 2**24  # bytes unpacked at a time: memory grows with what is there, not with what is claimed
 HARMLESS = ("qfac", "bitpix", "not SPM compatible")  # of nibabel's diagnosis: nothing depends on it
 FARTHEST = 1e9  # mm from the scanner's centre; a number of the affine beyond it is damaged
@@ -76,15 +77,12 @@ def read_nifti(path: Path) -> Nifti:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except EOFError:
-        raise DataError(
-            f"{path}: truncated, the gzip stream ends too early; copy or download it again"
-        ) from None
+        raise DataError(f"{path}: truncated, the gzip stream ends too early; {AGAIN}") from None
     except gzip.BadGzipFile as error:
         raise DataError(f"{path}: {_bad_gzip(path, error)}") from None
     except zlib.error as error:
         raise DataError(
-            f"{path}: damaged, the gzip stream does not decompress ({error}); copy or download it "
-            "again"
+            f"{path}: damaged, the gzip stream does not decompress ({error}); {AGAIN}"
         ) from None
     except MemoryError:
         raise DataError(f"{path}: does not fit into memory, crop or resample it") from None
@@ -93,19 +91,18 @@ def read_nifti(path: Path) -> Nifti:
 
 
 def _bad_gzip(path: Path, error: gzip.BadGzipFile) -> str:
-    again = "copy or download it again"
     if "CRC" in str(error) or "length" in str(error):
-        return f"damaged, the gzip checksum does not match; {again}"
+        return f"damaged, the gzip checksum does not match; {AGAIN}"
     with open(path, "rb") as stream:
         begin = stream.read(32)
     if begin[:2] != b"\x1f\x8b":
         kind = _disguise(begin)
         if kind:
             return f"not a gzip file but {kind}"
-        return f"not a gzip file, expected NIfTI (.nii.gz); {again}"
+        return f"not a gzip file, expected NIfTI (.nii.gz); {AGAIN}"
     if "Unknown" in str(error):
-        return f"damaged, the header of the gzip stream is broken; {again}"
-    return f"damaged, something follows the end of the gzip stream; {again}"
+        return f"damaged, the header of the gzip stream is broken; {AGAIN}"
+    return f"damaged, something follows the end of the gzip stream; {AGAIN}"
 
 
 def _disguise(begin: bytes) -> str:
@@ -117,12 +114,14 @@ def _decode(path: Path, stream: io.BufferedIOBase) -> Nifti:
     """Voxels and affine from the bytes of an uncompressed NIfTI-1 or NIfTI-2 file."""
     begin = stream.read(540)
     if not begin:
-        raise DataError(f"{path}: empty file, copy or download it again")
+        raise DataError(f"{path}: empty file; {AGAIN}")
     nifti2 = begin[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # 540, either byte order
     kind = nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image
     size = kind.header_class.sizeof_hdr
     if len(begin) < size:
-        raise DataError(f"{path}: not a NIfTI file, {len(begin)} bytes are less than a header")
+        raise DataError(
+            f"{path}: not a NIfTI file, {len(begin)} bytes are less than a header; {AGAIN}"
+        )
     header = kind.header_class(begin[:size], check=False)
     needed = _needed(path, header, begin)
     content = bytearray(begin)
@@ -131,23 +130,23 @@ def _decode(path: Path, stream: io.BufferedIOBase) -> Nifti:
     if len(content) < needed:
         shape = " x ".join(map(str, header.get_data_shape()))
         raise DataError(
-            f"{path}: truncated or the header is damaged, fewer voxels than its shape {shape} "
-            f"needs ({len(content)} bytes of {needed}); copy or download it again"
+            f"{path}: truncated, fewer voxels than the header's shape {shape} needs "
+            f"({len(content)} bytes of {needed}), or the header is damaged; {AGAIN}"
         )
     if len(content) > needed or stream.read(1):
         shape = " x ".join(map(str, header.get_data_shape()))
         raise DataError(
             f"{path}: more voxels than the header's shape {shape} and type "
-            f"{header.get_data_dtype()} describe, the header is damaged; copy or download it again"
+            f"{header.get_data_dtype()} describe, so one of them is damaged; {AGAIN}"
         )
     try:
         with LoggingOutputSuppressor():  # what it would log is judged in _needed
             image = kind.from_bytes(content)
         voxels = np.asanyarray(image.dataobj)
     except (ImageFileError, HeaderDataError, WrapStructError, ValueError, OSError) as error:
-        raise DataError(f"{path}: not a NIfTI file or damaged, the header is wrong: {error}") from (
-            None
-        )
+        raise DataError(
+            f"{path}: not a NIfTI file or damaged, the header is wrong: {error}; {AGAIN}"
+        ) from None
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.abs(affine).max() < FARTHEST or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataError(
@@ -173,8 +172,8 @@ def _needed(path: Path, header: nibabel.Nifti1Header, begin: bytes) -> int:
         raise DataError(
             f"{path}: not NIfTI but {kind}"
             if kind
-            else f"{path}: not a NIfTI file, or its header is damaged: {'; '.join(wrong)}; copy "
-            "or download it again"
+            else f"{path}: not a NIfTI file, or its header is damaged: {'; '.join(wrong)}; correct "
+            f"it or {AGAIN}"
         )
     offset, dtype = float(header["vox_offset"]), header.get_data_dtype()
     shape = [int(length) for length in header.get_data_shape()]
@@ -187,7 +186,9 @@ def _needed(path: Path, header: nibabel.Nifti1Header, begin: bytes) -> int:
             "as one .nii file"
         )
     if not math.isfinite(offset) or offset != int(offset):
-        raise DataError(f"{path}: damaged, the header says that the voxels begin at byte {offset}")
+        raise DataError(
+            f"{path}: damaged, the header says that the voxels begin at byte {offset}; {AGAIN}"
+        )
     if not shape or min(shape) < 1:
         raise DataError(f"{path}: no voxels, the header's shape is {shape}; export it again")
     return int(offset) + math.prod(shape) * dtype.itemsize
