@@ -18,7 +18,7 @@ from nibabel.affines import voxel_sizes
 
 from workflow.data.evidence import Thumbnail, alike, mismatches, thumbnail
 from workflow.data.faults import DataError, one_line
-from workflow.data.layout import Case, DataSet, merge_labels, read
+from workflow.data.layout import LARGEST_LABEL, Case, DataSet, merge_labels, read
 from workflow.data.nifti import Nifti, read_nifti
 
 __all__ = [
@@ -198,8 +198,8 @@ def _look_at(
             kinds["images have one channel twice, check which was meant"].append(
                 (name, f"channels {one} and {two}")
             )
-    values = np.unique(label)
-    findings.values |= set(values.tolist())
+    values = _values(label)
+    findings.values |= set(values)
     if len(values) == 1:
         kinds["labels have one value everywhere, check that nothing is missing"].append(
             (name, f"the value {values[0]}")
@@ -364,7 +364,7 @@ def _image_faults(dataset: DataSet, case: Case, image: np.ndarray) -> list[str]:
 
 
 def _label_faults(dataset: DataSet, case: Case, label: np.ndarray) -> list[str]:
-    unknown = sorted(set(np.unique(label).tolist()) - dataset.labels.keys())
+    unknown = [value for value in _values(label) if value not in dataset.labels]
     if not unknown:
         return []
     shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
@@ -373,6 +373,13 @@ def _label_faults(dataset: DataSet, case: Case, label: np.ndarray) -> list[str]:
         f"{case.label}: label values {shown} are not in dataset.json, which has {known}; declare "
         "or correct them"
     ]
+
+
+def _values(label: np.ndarray) -> list[int]:
+    """The values of a label, sorted; counting is many times faster than sorting them."""
+    if label.min() >= 0 and label.max() <= LARGEST_LABEL:
+        return np.flatnonzero(np.bincount(label.ravel())).tolist()
+    return np.unique(label).tolist()
 
 
 def _same(affine: np.ndarray, other: np.ndarray) -> bool:

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 SIDE = 24  # samples along an axis: enough for evidence, little enough to keep every case
 FEWEST = 4  # cases of one grid; the mean image of fewer holds too much of each
-TIMES = 2.0  # as much variance must another label explain before it is called better
+TIMES = 4.0  # as much variance must another label explain before it is called better
 CHANCE = 10.0  # times what a label explains of noise: its classes over the samples
 TOLD_APART = 0.6  # share of the cases in which one label must stand out, right or wrong
 ALIKE = 0.999  # correlation of two images of one patient stored twice; of two patients it is < 0.95
@@ -77,9 +77,9 @@ def alike(cases: Sequence[Thumbnail]) -> list[tuple[str, str, float]]:
 def mismatches(cases: Sequence[Thumbnail]) -> list[str]:
     """One line for each case whose label fits worse than its mirror image or another's label.
 
-    The better one must explain twice as much as the label does, not much less than is usual in the
+    The better one must explain four times what the label does, not much less than is usual in the
     data set, and no other image better than this one: a large label explains a little everywhere.
-    Nothing is said unless most labels are told apart, those of the faint or noisy are not.
+    Nothing is said unless most labels are told apart, as those of faint structures are not.
     """
     warnings = []
     for group in _by_shape(cases):
@@ -96,7 +96,7 @@ def mismatches(cases: Sequence[Thumbnail]) -> list[str]:
         )
         own = labels.diagonal()
         usual = np.median(np.maximum(labels.max(axis=0), mirrored.max(axis=(0, 1))))
-        said, clear = [], 0
+        said, right = [], 0
         for index, case in enumerate(group):
             chance = len(np.unique(case.label)) / case.label.size
             needed = max(TIMES * own[index], usual / 4, CHANCE * chance)
@@ -111,13 +111,13 @@ def mismatches(cases: Sequence[Thumbnail]) -> list[str]:
                 other, best = group[singled.argmax()].case, singled.max()
                 better = f"that of {other} explains {best:.1%}: are labels exchanged?"
             else:
-                clear += singled[index] == labels[:, index].max()
+                right += singled[index] == labels[:, index].max()
                 continue
             said.append(
                 f"{case.case}: the label explains {own[index]:.1%} of the image's variance, "
                 f"{better} Look at both; usual in this data set is {usual:.1%}"
             )
-        if clear + len(said) >= TOLD_APART * len(group):
+        if right + len(said) >= TOLD_APART * len(group):
             warnings += said
     return warnings
 
