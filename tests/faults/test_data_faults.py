@@ -95,9 +95,11 @@ def test_all_faults_of_a_data_set_are_told_in_one_go(data: Path) -> None:
     assert any("case_4.nii.gz: empty file" in line for line in faults)
 
 
-@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize(
+    ("kind", "step"), [(nibabel.Nifti1Image, 1), (nibabel.Nifti2Image, 4)], ids=["1", "2"]
+)
 def test_no_bit_of_a_header_ends_in_a_traceback_or_changes_voxels_unseen(
-    kind: type, tmp_path: Path
+    kind: type, step: int, tmp_path: Path
 ) -> None:
     """But for the scale of an image, which z-scoring undoes, and the last bits of the affine."""
     image = kind(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([2.0, 2, 3, 1]))
@@ -106,7 +108,7 @@ def test_no_bit_of_a_header_ends_in_a_traceback_or_changes_voxels_unseen(
     whole, path = image.to_bytes(), tmp_path / "x.nii"
     refused = doubted = 0
     for place in range(image.header.sizeof_hdr):
-        for bit in range(8):
+        for bit in range(place % step, 8, step):
             damaged = bytearray(whole)
             damaged[place] ^= 1 << bit
             path.write_bytes(damaged)
@@ -122,8 +124,8 @@ def test_no_bit_of_a_header_ends_in_a_traceback_or_changes_voxels_unseen(
                 continue
             np.testing.assert_array_equal(found.voxels, np.asarray(image.dataobj))
             np.testing.assert_allclose(found.affine, image.affine, rtol=0.01, atol=0.01)
-    assert refused > 150
-    assert doubted > 30
+    assert refused > 200 / step
+    assert doubted > 40 / step
 
 
 def test_no_bit_of_a_gzip_file_changes_voxels_unseen(sound: Path, tmp_path: Path) -> None:

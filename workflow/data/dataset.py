@@ -91,7 +91,8 @@ def load_label(case: Case) -> tuple[np.ndarray, np.ndarray]:
 class Findings:
     """What is likely to be wrong, gathered over the cases to be told once for each kind.
 
-    `kinds` leads from what was found, as the end of "3 of 4 ...", to names and evidence.
+    `kinds` leads from what was found, as the end of "3 of 4 ...", to names and evidence. Kinds
+    that begin with "files" count files (`files` in all), the others count cases.
     """
 
     kinds: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
@@ -100,11 +101,15 @@ class Findings:
     values: set[int] = field(default_factory=set)
     files: int = 0
 
-    def note(self, path: Path, read: Nifti) -> None:
+    def add(self, kind: str, name: str, evidence: str) -> None:
+        """One case or file."""
+        self.kinds[kind].append((name, evidence))
+
+    def add_file(self, path: Path, read: Nifti) -> None:
         """The doubts about the header of one file."""
         self.files += 1
         for kind, evidence in read.doubts:
-            self.kinds[f"files {kind}"].append((str(path), evidence))
+            self.add(f"files {kind}", str(path), evidence)
 
     def lines(self, cases: int) -> Iterator[str]:
         """One line a kind."""
@@ -114,8 +119,7 @@ class Findings:
             rest = f"; also {names}" if names else ""
             more = f" and {len(found) - 6} more" if len(found) > 6 else ""
             of = self.files if kind.startswith("files") else cases
-            because = f" ({evidence})" if evidence else ""
-            yield f"{len(found)} of {of} {kind}: {name}{because}{rest}{more}"
+            yield f"{len(found)} of {of} {kind}: {name} ({evidence}){rest}{more}"
 
 
 def inspect(
@@ -174,35 +178,39 @@ def _look_at(
 ) -> None:
     """Gather what is only likely to be wrong with a case that can be used."""
     name, image, label = volume.case.name, volume.image, volume.label
-    kinds = findings.kinds
     if patch_size and any(np.less(label.shape, patch_size)):
         size = " x ".join(str(length) for length in patch_size)
         shape = " x ".join(str(length) for length in label.shape)
-        kinds[f"volumes are smaller than the patch ({size}) and are padded"].append((name, shape))
+        findings.add(f"volumes are smaller than the patch ({size}) and are padded", name, shape)
     flat = np.ptp(image, axis=(1, 2)) == 0  # of each channel and slice
     constant = flat.all(axis=1) & (np.ptp(image[:, 0, 0], axis=1) == 0)
     if constant.any():
-        which = f"channel {int(constant.argmax())}"
-        kinds[
-            "images have a channel without any contrast, export them again or leave it out"
-        ].append((name, which))
+        findings.add(
+            "images have a channel without any contrast, export them again or leave it out",
+            name,
+            f"channel {int(constant.argmax())}",
+        )
     elif (marked := flat & label.any(axis=(0, 1))).any():
         channel, place = np.argwhere(marked)[0]
-        kinds[
-            "images are flat in slices where the label marks something, export them again"
-        ].append(
-            (name, f"{marked[channel].sum()} slices of channel {channel}, the first is {place}")
+        findings.add(
+            "images are flat in slices where the label marks something, export them again",
+            name,
+            f"{marked[channel].sum()} slices of channel {channel}, the first is {place}",
         )
     for one, two in combinations(range(len(image)), 2):
         if not constant[[one, two]].any() and np.array_equal(image[one], image[two]):
-            kinds["images have one channel twice, check which was meant"].append(
-                (name, f"channels {one} and {two}")
+            findings.add(
+                "images have one channel twice, check which was meant",
+                name,
+                f"channels {one} and {two}",
             )
     values = _values(label)
     findings.values |= set(values)
     if len(values) == 1:
-        kinds["labels have one value everywhere, check that nothing is missing"].append(
-            (name, f"the value {values[0]}")
+        findings.add(
+            "labels have one value everywhere, check that nothing is missing",
+            name,
+            f"the value {values[0]}",
         )
     else:
         twin = findings.labels.setdefault(volume.label_sha256, _without_voxels(volume))
@@ -255,7 +263,7 @@ def _load_image(
     parts, first_affine = [], None
     for path in case.images:
         voxels, affine, *_ = read = read_nifti(path)
-        findings.note(path, read)
+        findings.add_file(path, read)
         if voxels.ndim == 4 and len(case.images) == 1:
             parts = list(np.moveaxis(voxels, -1, 0))
         elif voxels.ndim == 3:
@@ -277,10 +285,12 @@ def _load_image(
 
 def _load_label(case: Case, findings: Findings) -> tuple[np.ndarray, np.ndarray]:
     voxels, affine, scaled, _ = read = read_nifti(case.label)
-    findings.note(case.label, read)
+    findings.add_file(case.label, read)
     if scaled:
-        findings.kinds["labels are scaled by their headers, store the values themselves"].append(
-            (str(case.label), "scl_slope or scl_inter")
+        findings.add(
+            "labels are scaled by their headers, store the values themselves",
+            str(case.label),
+            "scl_slope or scl_inter",
         )
     if voxels.ndim != 3:
         raise DataError(
