@@ -74,7 +74,7 @@ def _prepared(data: Data, folder: Path) -> Iterator[str]:
     if data.dataset.source == "phantom" and not root.exists():
         root = folder / "phantom"
         write_phantom(data.dataset.phantom, root)
-    read = read_dataset(data.dataset, root)
+    read = read_dataset(data.dataset, root, incomplete=True)
     names, lookup = classes_of(data.dataset, read)
     yield f"{root}: {len(read.cases)} cases, classes {', '.join(names)}"
     prepared = prepare(read, folder / "prepared", names, lookup, data.patch_size)
@@ -82,9 +82,13 @@ def _prepared(data: Data, folder: Path) -> Iterator[str]:
     return prepared
 
 
-def read_dataset(dataset: Dataset, root: Path) -> DataSet:
-    """The data set of a study at ``root``, named as the study names it."""
-    return dataclasses.replace(datasets.read(root, subject=dataset.subject), name=dataset.name)
+def read_dataset(dataset: Dataset, root: Path, incomplete: bool = False) -> DataSet:
+    """The data set of a study at ``root``, named as the study names it.
+
+    ``incomplete`` leaves the faults of single files to verification, which tells all of them.
+    """
+    found = datasets.read(root, subject=dataset.subject, incomplete=incomplete)
+    return dataclasses.replace(found, name=dataset.name)
 
 
 def classes_of(dataset: Dataset, data: DataSet) -> tuple[tuple[str, ...], dict[int, int]]:

@@ -68,15 +68,37 @@ def test_without_network_the_folder_to_provide_is_named(
     assert list((tmp_path / "home").iterdir()) == []
 
 
-def test_an_archive_cannot_leave_its_folder(tmp_path: Path) -> None:
+LINK, HARD = tarfile.SYMTYPE, tarfile.LNKTYPE
+ESCAPES = {
+    "a path upwards": [("../../escaped.txt", tarfile.REGTYPE, "")],
+    "an absolute path": [("{here}/escaped.txt", tarfile.REGTYPE, "")],
+    "through a link": [(f"{TASK}/in", LINK, "{here}"), (f"{TASK}/in/escaped.txt", b"0", "")],
+    "through a link upwards": [
+        (f"{TASK}/in", LINK, "../../.."),
+        (f"{TASK}/in/escaped.txt", b"0", ""),
+    ],
+    "a link to a secret": [(f"{TASK}/dataset.json", LINK, "{here}/secret")],
+    "a hard link to a secret": [(f"{TASK}/dataset.json", HARD, "../../../secret")],
+    "a device": [(f"{TASK}/dataset.json", tarfile.CHRTYPE, "")],
+}
+
+
+@pytest.mark.parametrize("members", ESCAPES.values(), ids=ESCAPES)
+def test_an_archive_cannot_leave_its_folder(
+    members: list[tuple[str, bytes, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("{}")
     path = tmp_path / "evil.tar"
     with tarfile.open(path, "w") as tar:
-        member = tarfile.TarInfo("../../escaped.txt")
-        member.size = 4
-        tar.addfile(member, io.BytesIO(b"evil"))
-    with pytest.raises(DataError, match="cannot be unpacked"):
+        for name, kind, target in members:
+            member = tarfile.TarInfo(name.format(here=tmp_path))
+            member.type, member.linkname = kind, target.format(here=tmp_path)
+            member.size = 4 if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(b"evil"))
+    with pytest.raises(DataError, match=r"cannot be unpacked|no Task04_Hippocampus/dataset\.json"):
         fetch(TASK, tmp_path / "home", **publish(path))
     assert not list(tmp_path.rglob("escaped.txt"))
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_an_archive_without_the_task_or_no_archive_is_refused(

@@ -7,15 +7,19 @@ both `verify` and `prepare.prepare` are consumers of it.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from nibabel.affines import voxel_sizes
 
-from workflow.data.faults import DataError
-from workflow.data.layout import Case, DataSet, merge_labels, read
-from workflow.data.nifti import read_nifti
+from workflow.data.evidence import Thumbnail, alike, mismatches, thumbnail
+from workflow.data.faults import DataError, one_line
+from workflow.data.layout import LARGEST_LABEL, Case, DataSet, merge_labels, read
+from workflow.data.nifti import Nifti, read_nifti
 
 __all__ = [
     "Case",
@@ -71,24 +75,7 @@ def load_image(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float, 
     Raises:
         DataError: a file that cannot be read; files of one case that differ in shape or affine.
     """
-    parts, first_affine = [], None
-    for path in case.images:
-        voxels, affine = read_nifti(path)
-        if voxels.ndim == 4 and len(case.images) == 1:
-            parts = list(np.moveaxis(voxels, -1, 0))
-        elif voxels.ndim == 3:
-            parts.append(voxels)
-        else:
-            allowed = "3-D" if len(case.images) > 1 else "3-D, or 4-D with the channels last"
-            raise DataError(f"{path}: the image is {voxels.ndim}-D, expected {allowed}")
-        first_affine = affine if first_affine is None else first_affine
-        if parts[-1].shape != parts[0].shape or not _same(affine, first_affine):
-            raise DataError(
-                f"{path}: shape or affine differs from {case.images[0].name}, the first channel"
-            )
-    image = np.stack(parts).astype(np.float32, copy=False)
-    spacing = tuple(round(float(size), 6) for size in voxel_sizes(first_affine))
-    return image, first_affine, spacing
+    return _load_image(case, Findings())
 
 
 def load_label(case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -97,18 +84,42 @@ def load_label(case: Case) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: a file that cannot be read, a label that is not 3-D, a value that is no integer.
     """
-    voxels, affine = read_nifti(case.label)
-    if voxels.ndim != 3:
-        raise DataError(f"{case.label}: the label is {voxels.ndim}-D {voxels.shape}, expected 3-D")
-    if voxels.dtype.kind == "f":
-        broken = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)))]
-        if broken.size:
-            raise DataError(
-                f"{case.label}: {broken.size} label values are not integers, such as {broken[0]:g}"
-            )
-    if voxels.size and not -(2**31) <= voxels.min() <= voxels.max() < 2**31:
-        raise DataError(f"{case.label}: label values up to {voxels.max():g}, expected 32 bits")
-    return voxels.astype(np.int32), affine
+    return _load_label(case, Findings())
+
+
+@dataclass
+class Findings:
+    """What is likely to be wrong, gathered over the cases to be told once for each kind.
+
+    `kinds` leads from what was found, as the end of "3 of 4 ...", to names and evidence. Kinds
+    that begin with "files" count files (`files` in all), the others count cases.
+    """
+
+    kinds: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+    labels: dict[str, Volume] = field(default_factory=dict)
+    values: set[int] = field(default_factory=set)
+    files: int = 0
+
+    def add(self, kind: str, name: str, evidence: str) -> None:
+        """One case or file."""
+        self.kinds[kind].append((name, evidence))
+
+    def add_file(self, path: Path, read: Nifti) -> None:
+        """The doubts about the header of one file."""
+        self.files += 1
+        for kind, evidence in read.doubts:
+            self.add(f"files {kind}", str(path), evidence)
+
+    def lines(self, cases: int) -> Iterator[str]:
+        """One line a kind."""
+        for kind, found in self.kinds.items():
+            name, evidence = found[0]
+            names = ", ".join(other for other, _ in found[1:6])
+            rest = f"; also {names}" if names else ""
+            more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+            of = self.files if kind.startswith("files") else cases
+            yield f"{len(found)} of {of} {kind}: {name} ({evidence}){rest}{more}"
 
 
 def inspect(
@@ -118,35 +129,34 @@ def inspect(
 
     Exhaust the iterator before judging `notes`: some findings concern several cases.
     """
+    notes.faults += dataset.faults
     seen: dict[str, Volume] = {}
-    small: list[str] = []
-    constant: list[str] = []
+    findings = Findings()
     for case in dataset.cases:
-        volume, faults = _inspect_case(dataset, case)
+        volume, faults = _inspect_case(dataset, case, findings)
         if volume is not None:
             twin = seen.setdefault(volume.image_sha256, _without_voxels(volume))
             if twin.case != case:
                 faults += _judge_twins(volume, twin, notes)
         notes.faults += faults
-        if volume is None:
-            continue
-        if patch_size and any(np.less(volume.label.shape, patch_size)):
-            small.append(case.name)
-        if (np.ptp(volume.image.reshape(len(volume.image), -1), axis=1) == 0).any():
-            constant.append(case.name)
-        if not faults:
+        if volume is not None and not faults:
+            _look_at(volume, findings, notes, patch_size)
             yield volume
-    if small:
-        size = " x ".join(str(length) for length in patch_size or ())
+    absent = [name for value, name in dataset.labels.items() if value not in findings.values]
+    if absent and not notes.faults:
         notes.warnings.append(
-            f"{len(small)} of {len(dataset.cases)} volumes are smaller than the patch ({size}) "
-            f"and are padded, the first is {small[0]}"
+            f"{dataset.root / 'dataset.json'}: no label has a voxel of {', '.join(absent)}; are "
+            "the values right?"
         )
-    if constant:
-        notes.warnings.append(
-            f"{len(constant)} of {len(dataset.cases)} images have a channel without any contrast, "
-            f"the first is {constant[0]}"
-        )
+    for name, other, correlation in alike(findings.thumbnails):
+        if _one_subject(notes, _case(dataset, name), _case(dataset, other)):
+            notes.warnings.append(
+                f"{name}: nearly the same image as {other} (correlation {correlation:.5f}); their "
+                "subjects count as one and stay in one split, remove one if it is a copy"
+            )
+    notes.warnings += findings.lines(len(dataset.cases))
+    notes.warnings += mismatches(findings.thumbnails)
+    notes.warnings[:] = map(one_line, notes.warnings)
 
 
 def verify(dataset: DataSet, patch_size: Sequence[int] | None = None) -> Verification:
@@ -163,6 +173,67 @@ def verify(dataset: DataSet, patch_size: Sequence[int] | None = None) -> Verific
     return notes
 
 
+def _look_at(
+    volume: Volume, findings: Findings, notes: Verification, patch_size: Sequence[int] | None
+) -> None:
+    """Gather what is only likely to be wrong with a case that can be used."""
+    name, image, label = volume.case.name, volume.image, volume.label
+    if patch_size and any(np.less(label.shape, patch_size)):
+        size = " x ".join(str(length) for length in patch_size)
+        shape = " x ".join(str(length) for length in label.shape)
+        findings.add(f"volumes are smaller than the patch ({size}) and are padded", name, shape)
+    flat = np.ptp(image, axis=(1, 2)) == 0  # of each channel and slice
+    constant = flat.all(axis=1) & (np.ptp(image[:, 0, 0], axis=1) == 0)
+    if constant.any():
+        findings.add(
+            "images have a channel without any contrast, export them again or leave it out",
+            name,
+            f"channel {int(constant.argmax())}",
+        )
+    elif (marked := flat & label.any(axis=(0, 1))).any():
+        channel, place = np.argwhere(marked)[0]
+        findings.add(
+            "images are flat in slices where the label marks something, export them again",
+            name,
+            f"{marked[channel].sum()} slices of channel {channel}, the first is {place}",
+        )
+    for one, two in combinations(range(len(image)), 2):
+        if not constant[[one, two]].any() and np.array_equal(image[one], image[two]):
+            findings.add(
+                "images have one channel twice, check which was meant",
+                name,
+                f"channels {one} and {two}",
+            )
+    values = _values(label)
+    findings.values |= set(values)
+    if len(values) == 1:
+        findings.add(
+            "labels have one value everywhere, check that nothing is missing",
+            name,
+            f"the value {values[0]}",
+        )
+    else:
+        twin = findings.labels.setdefault(volume.label_sha256, _without_voxels(volume))
+        if twin.case != volume.case and _one_subject(notes, volume.case, twin.case):
+            notes.warnings.append(
+                f"{name}: the same label as {twin.case.name} with another image; if it is not one "
+                "patient, one label is wrong; their subjects count as one and stay in one split"
+            )
+    findings.thumbnails.append(thumbnail(name, image, label, volume.affine))
+
+
+def _case(dataset: DataSet, name: str) -> Case:
+    return next(case for case in dataset.cases if case.name == name)
+
+
+def _one_subject(notes: Verification, case: Case, other: Case) -> bool:
+    """Count the subjects of two cases as one; whether they were two."""
+    subject, first = notes.subject(case.subject), notes.subject(other.subject)
+    if subject != first:
+        notes.same_subject[subject] = first
+    return subject != first
+
+
 def _judge_twins(volume: Volume, twin: Volume, notes: Verification) -> list[str]:
     """What two cases with one image mean.
 
@@ -171,10 +242,8 @@ def _judge_twins(volume: Volume, twin: Volume, notes: Verification) -> list[str]
     """
     path, other = volume.case.images[0], twin.case.images[0]
     if volume.label_sha256 == twin.label_sha256:
-        return [f"{path}: the same case as {other.name}, image and label are identical"]
-    subject, first = notes.subject(volume.case.subject), notes.subject(twin.case.subject)
-    if subject != first:
-        notes.same_subject[subject] = first
+        return [f"{path}: the same case as {other.name}, image and label are identical; remove one"]
+    if _one_subject(notes, volume.case, twin.case):
         notes.warnings.append(
             f"{volume.case.name}: the same image as {twin.case.name} with another label; subjects "
             f"'{volume.case.subject}' and '{twin.case.subject}' count as one and stay in one split"
@@ -188,30 +257,92 @@ def _without_voxels(volume: Volume) -> Volume:
     return replace(volume, image=nothing, label=nothing)
 
 
-def _inspect_case(dataset: DataSet, case: Case) -> tuple[Volume | None, list[str]]:
+def _load_image(
+    case: Case, findings: Findings
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    parts, first_affine = [], None
+    for path in case.images:
+        voxels, affine, *_ = read = read_nifti(path)
+        findings.add_file(path, read)
+        if voxels.ndim == 4 and len(case.images) == 1:
+            parts = list(np.moveaxis(voxels, -1, 0))
+        elif voxels.ndim == 3:
+            parts.append(voxels)
+        else:
+            allowed = "3-D" if len(case.images) > 1 else "3-D, or 4-D with the channels last"
+            raise DataError(f"{path}: the image is {voxels.ndim}-D {voxels.shape}, store {allowed}")
+        first_affine = affine if first_affine is None else first_affine
+        if parts[-1].shape != parts[0].shape or not _same(affine, first_affine):
+            raise DataError(
+                f"{path}: shape or affine differs from {case.images[0].name}, the first channel; "
+                "resample the channels to one grid"
+            )
+    with np.errstate(over="ignore"):  # told as infinite
+        image = np.stack(parts).astype(np.float32, copy=False)
+    spacing = tuple(round(float(size), 6) for size in voxel_sizes(first_affine))
+    return image, first_affine, spacing
+
+
+def _load_label(case: Case, findings: Findings) -> tuple[np.ndarray, np.ndarray]:
+    voxels, affine, scaled, _ = read = read_nifti(case.label)
+    findings.add_file(case.label, read)
+    if scaled:
+        findings.add(
+            "labels are scaled by their headers, store the values themselves",
+            str(case.label),
+            "scl_slope or scl_inter",
+        )
+    if voxels.ndim != 3:
+        raise DataError(
+            f"{case.label}: the label is {voxels.ndim}-D {voxels.shape}, store one 3-D map of "
+            "values"
+        )
+    if voxels.dtype.kind == "f":
+        broken = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)))]
+        if broken.size:
+            raise DataError(
+                f"{case.label}: {broken.size} label values are not integers, such as "
+                f"{broken[0]:g}; resample labels by nearest neighbour, store them as integers"
+            )
+    if not -(2**31) <= voxels.min() <= voxels.max() < 2**31:
+        raise DataError(
+            f"{case.label}: label values from {voxels.min():g} to {voxels.max():g}, expected those "
+            "of dataset.json"
+        )
+    return voxels.astype(np.int32), affine
+
+
+def _inspect_case(
+    dataset: DataSet, case: Case, findings: Findings
+) -> tuple[Volume | None, list[str]]:
     """The volume if both files are readable, and what is wrong with it."""
     faults: list[str] = []
     image = label = None
     try:
-        image, affine, spacing = load_image(case)
+        image, affine, spacing = _load_image(case, findings)
         faults += _image_faults(dataset, case, image)
     except DataError as error:
         faults += error.faults
     try:
-        label, label_affine = load_label(case)
+        label, label_affine = _load_label(case, findings)
         faults += _label_faults(dataset, case, label)
     except DataError as error:
         faults += error.faults
     if image is None or label is None:
         return None, faults
     if image.shape[1:] != label.shape:
-        faults.append(f"{case.label}: shape {label.shape}, but the image has {image.shape[1:]}")
+        faults.append(
+            f"{case.label}: shape {label.shape}, but the image has {image.shape[1:]}; is it "
+            "another case's label?"
+        )
     elif not _same(affine, label_affine):
         worst = np.abs(affine - label_affine).max()
         faults.append(
             f"{case.label}: the affine differs from the image's by up to {worst:.3g}, expected "
-            f"at most {AFFINE_TOLERANCE:g}"
+            f"at most {AFFINE_TOLERANCE:g}; resample the label onto the image or correct the header"
         )
+    elif label.any() and any(np.array_equal(channel, label) for channel in image):
+        faults.append(f"{case.images[0]}: the image is a copy of its label, put the image there")
     return Volume(case, image, label, affine, spacing, _digest(image), _digest(label)), faults
 
 
@@ -227,21 +358,38 @@ def _image_faults(dataset: DataSet, case: Case, image: np.ndarray) -> list[str]:
     if len(image) != len(dataset.channels):
         faults.append(
             f"{case.images[0]}: {len(image)} channels, but dataset.json names "
-            f"{len(dataset.channels)} ({', '.join(dataset.channels)})"
+            f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of them"
         )
     broken = image.size - int(np.isfinite(image).sum())
     if broken:
-        faults.append(f"{case.images[0]}: {broken} voxels are NaN or infinite")
+        faults.append(
+            f"{case.images[0]}: {broken} voxels are NaN or infinite, replace them or export again"
+        )
+    elif all(channel.min() == channel.max() for channel in image):
+        faults.append(
+            f"{case.images[0]}: the image has the value {image.flat[0]:g} everywhere, export it "
+            "again or remove the case"
+        )
     return faults
 
 
 def _label_faults(dataset: DataSet, case: Case, label: np.ndarray) -> list[str]:
-    unknown = sorted(set(np.unique(label).tolist()) - dataset.labels.keys())
+    unknown = [value for value in _values(label) if value not in dataset.labels]
     if not unknown:
         return []
     shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
     known = ", ".join(map(str, sorted(dataset.labels)))
-    return [f"{case.label}: label values {shown} are not in dataset.json, which has {known}"]
+    return [
+        f"{case.label}: label values {shown} are not in dataset.json, which has {known}; declare "
+        "or correct them"
+    ]
+
+
+def _values(label: np.ndarray) -> list[int]:
+    """The values of a label, sorted; counting is many times faster than sorting them."""
+    if label.min() >= 0 and label.max() <= LARGEST_LABEL:
+        return np.flatnonzero(np.bincount(label.ravel())).tolist()
+    return np.unique(label).tolist()
 
 
 def _same(affine: np.ndarray, other: np.ndarray) -> bool:

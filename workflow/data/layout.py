@@ -7,14 +7,19 @@ image with its label, and nnU-Net v2, whose cases are found by their file names.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+import reprlib
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from workflow.data.faults import DataError
 from workflow.data.nifti import ENDINGS, without_ending
+
+LARGEST_LABEL = 65535  # a table of the values is held in memory
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,10 @@ class Case:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A folder whose declarations are sound; its voxels are not read yet (see `dataset.verify`)."""
+    """A folder whose declarations are sound; its voxels are not read yet (see `dataset.verify`).
+
+    `faults` are those of files that `cases` leaves out; verification tells them with its own.
+    """
 
     name: str
     root: Path
@@ -41,15 +49,18 @@ class DataSet:
     channels: tuple[str, ...]
     reference: str
     licence: str
+    faults: tuple[str, ...] = ()
 
 
-def read(root: Path, subject: str | None = None) -> DataSet:
+def read(root: Path, subject: str | None = None, incomplete: bool = False) -> DataSet:
     """Read the declarations of an MSD or nnU-Net v2 folder.
 
     Args:
         root: folder with `dataset.json`, `imagesTr/` and `labelsTr/`.
         subject: regular expression searched in each case name; its first group, or the whole
             match where it has none, is the subject. Without it each case is its own subject.
+        incomplete: leave out the cases with faults and put these in `faults`, so that they can be
+            told together with those of the voxels.
 
     Raises:
         DataError: with every fault of the folder.
@@ -62,28 +73,33 @@ def read(root: Path, subject: str | None = None) -> DataSet:
     if not nnunet and "training" not in declared:
         raise DataError(
             f"{where}: expected the key 'training' (Medical Segmentation Decathlon) or "
-            f"'channel_names' and 'file_ending' (nnU-Net v2), found {', '.join(declared) or 'none'}"
+            f"'channel_names' and 'file_ending' (nnU-Net v2), found "
+            f"{', '.join(declared) or 'none'}; add what the folder holds"
         )
     needed = ("channel_names", "file_ending") if nnunet else ("training", "modality")
     missing = [key for key in (*needed, "labels") if key not in declared]
     if missing:
-        raise DataError([f"{where}: the key '{key}' is missing" for key in missing])
+        raise DataError([f"{where}: the key '{key}' is missing, add it" for key in missing])
     labels = _labels(where, declared["labels"], faults)
     channels = _channels(where, declared[needed[0] if nnunet else "modality"], faults)
+    undefined = bool(faults)  # no voxel can be judged by these declarations
     if nnunet:
         found = _nnunet_cases(root, declared, len(channels), faults)
     else:
         found = _msd_cases(root, declared["training"], faults)
     count = declared.get("numTraining")
     if count is not None and count != len(found) and not faults:
-        faults.append(f"{where}: numTraining is {count}, but {len(found)} cases were found")
+        faults.append(
+            f"{where}: numTraining is {count!r}, but {len(found)} cases were found; add the "
+            "missing ones or correct the number"
+        )
     if not found and not faults:
-        faults.append(f"{root}: no training cases")
+        faults.append(f"{root}: no training cases, put images in imagesTr and labels in labelsTr")
     cases = tuple(
         Case(name, _subject(root, name, subject, faults), images, label)
         for name, (images, label) in sorted(found.items())
     )
-    if faults:
+    if faults and (undefined or not (incomplete and cases)):
         raise DataError(faults)
     return DataSet(
         name=str(declared.get("name") or root.resolve().name),
@@ -93,6 +109,7 @@ def read(root: Path, subject: str | None = None) -> DataSet:
         channels=channels,
         reference=str(declared.get("reference", "")),
         licence=str(declared.get("licence", declared.get("license", ""))),
+        faults=tuple(faults),
     )
 
 
@@ -132,7 +149,7 @@ def merge_labels(
             else:
                 lookup[value] = index
     if not merge:
-        faults.append(f"labels: no foreground class; known labels: {known}")
+        faults.append(f"labels: no foreground class, declare one; known labels: {known}")
     if faults:
         raise DataError(faults)
     return ("background", *merge), lookup
@@ -141,24 +158,62 @@ def merge_labels(
 def _read_json(root: Path) -> dict[str, Any]:
     """The content of dataset.json."""
     path = root / "dataset.json"
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder, expected a data set (MSD or nnU-Net v2)")
+    if why := _unusable(root, stat.S_ISDIR, "folder"):
+        raise DataError(f"{root}: {why}, expected a data set (MSD or nnU-Net v2)")
+    if why := _unusable(path, stat.S_ISREG, "file"):
+        raise DataError(f"{path}: {why}, expected the description of the data set")
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
+        return dict(pairs)
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, expected the description of the data set") from None
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     except (ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+        raise DataError(f"{path}: cannot be read as JSON ({error}), correct it") from None
+    except RecursionError:
+        raise DataError(f"{path}: cannot be read as JSON (nested too deeply), correct it") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    if twice:  # JSON readers keep the last one and say nothing
+        raise DataError(
+            [f"{path}: the key '{name}' stands twice in an object, keep one" for name in twice]
+        )
     return content
+
+
+def _unusable(path: Path, right: Callable[[int], bool], wanted: str) -> str:
+    """Why this is no file (or folder), empty if it is one; links are followed."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link that leads nowhere" if path.is_symlink() else f"no such {wanted}"
+    except (OSError, ValueError) as error:  # a loop of links, no permission, a name too long
+        return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+    if not right(mode):
+        found = (
+            "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device or pipe"
+        )
+        return f"a {found} and no {wanted}"
+    if not os.access(path, os.R_OK):
+        return f"a {wanted} that you may not read"
+    return ""
+
+
+def _unfit(name: str) -> bool:
+    """Whether a name cannot stand in a line of a table or a report."""
+    return not name.strip() or not name.isprintable()
 
 
 def _labels(where: Path, declared: Any, faults: list[str]) -> dict[int, str]:
     """Value to name, from {"0": "background"} (MSD) or {"background": 0} (nnU-Net v2)."""
     labels: dict[int, str] = {}
     if not isinstance(declared, dict):
-        faults.append(f"{where}: 'labels' must be an object of names and values")
+        faults.append(
+            f"{where}: 'labels' must be an object of names and values, found {_short(declared)}"
+        )
         return labels
     for key, content in declared.items():
         name, value = (key, content) if not isinstance(content, str) else (content, key)
@@ -168,18 +223,28 @@ def _labels(where: Path, declared: Any, faults: list[str]) -> dict[int, str]:
                 "overlap, expected one integer (merge labels in the study instead)"
             )
             continue
-        try:
-            value = int(value) if not isinstance(value, (bool, float)) else None
-        except (TypeError, ValueError):
-            value = None
-        if value is None or value < 0:
-            faults.append(f"{where}: label '{key}': '{content}', expected a name and an integer")
+        digits = str(value) if isinstance(value, (str, int)) else ""
+        value = int(digits) if re.fullmatch("[0-9]{1,9}", digits) else None
+        if value is None or value > LARGEST_LABEL:
+            faults.append(
+                f"{where}: label {_short(key)}: {_short(content)}, expected a name and an integer "
+                f"from 0 to {LARGEST_LABEL}"
+            )
+        elif _unfit(name):
+            faults.append(
+                f"{where}: the name of label {value}, {name!r}, cannot be printed; change it"
+            )
         elif name == "ignore":
-            faults.append(f"{where}: label 'ignore' ({value}): ignored voxels are not supported")
+            faults.append(
+                f"{where}: label 'ignore' ({value}): ignored voxels are not supported, give "
+                "them a class"
+            )
+        elif name.lower() == "background" and value != 0:
+            faults.append(f"{where}: the label '{name}' has the value {value}, expected 0")
         elif value in labels:
-            faults.append(f"{where}: the label value {value} is declared twice")
+            faults.append(f"{where}: the label value {value} is declared twice, keep one")
         elif name in labels.values():
-            faults.append(f"{where}: the label name '{name}' is declared twice")
+            faults.append(f"{where}: the label name '{name}' is declared twice, rename one")
         else:
             labels[value] = name
     if labels and 0 not in labels:
@@ -190,10 +255,16 @@ def _labels(where: Path, declared: Any, faults: list[str]) -> dict[int, str]:
 def _channels(where: Path, declared: Any, faults: list[str]) -> tuple[str, ...]:
     """Channel names in order, from {"0": "T1", "1": "FLAIR"}."""
     if not isinstance(declared, dict) or set(declared) != {str(i) for i in range(len(declared))}:
-        faults.append(f"{where}: channels must be named '0', '1', ..., found {declared}")
+        faults.append(
+            f"{where}: channels must be named '0', '1', ..., found {_short(declared)}; write "
+            "{'0': 'name'}"
+        )
         return ()
     if not declared:
         faults.append(f"{where}: no channel is named, expected {{'0': 'name'}}")
+    for key, name in declared.items():
+        if not isinstance(name, str) or _unfit(name):
+            faults.append(f"{where}: channel {key} is named {_short(name)}, expected a plain name")
     return tuple(str(declared[str(index)]) for index in range(len(declared)))
 
 
@@ -206,31 +277,41 @@ def _msd_cases(root: Path, training: Any, faults: list[str]) -> Found:
     found: Found = {}
     listed: set[Path] = set()
     if not isinstance(training, list):
-        faults.append(f"{where}: 'training' must be a list of images and labels")
+        faults.append(
+            f"{where}: 'training' must be a list of images and labels, found {_short(training)}"
+        )
         return found
     for number, entry in enumerate(training):
         if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
-            faults.append(f"{where}: training entry {number} needs 'image' and 'label': {entry}")
+            faults.append(
+                f"{where}: training entry {number} needs 'image' and 'label', found {_short(entry)}"
+            )
             continue
         image = _inside(root, entry["image"], faults)
         label = _inside(root, entry["label"], faults)
         if image is None or label is None:
             continue
         name = without_ending(image.name)
-        if name in found:
-            faults.append(f"{where}: the case '{name}' is listed twice")
+        if image in listed or name in found:
+            faults.append(f"{where}: the case '{name}' is listed twice, remove or rename one")
+            continue
+        if image == label:
+            faults.append(
+                f"{where}: entry {number} has '{entry['image']}' as image and label; name the label"
+            )
             continue
         if label in listed:
             faults.append(f"{label}: the label of two cases, expected one label for each image")
-        found[name] = ((image,), label)
         listed |= {image, label}
-        _exists(image, label, faults=faults)
-    for file in _volumes(root / "imagesTr") + _volumes(root / "labelsTr"):
+        if _exists(image, label, faults=faults):
+            found[name] = ((image,), label)
+    for file in _volumes(root / "imagesTr", faults) + _volumes(root / "labelsTr", faults):
         if file not in listed:
             part = "image" if file.parent.name == "imagesTr" else "label"
             other = "label" if part == "image" else "image"
             faults.append(
-                f"{file}: {part} without {other}, it is in no training entry of dataset.json"
+                f"{file}: {part} without {other}, it is in no training entry of dataset.json; list "
+                "it or remove it"
             )
     return found
 
@@ -240,13 +321,13 @@ def _nnunet_cases(root: Path, declared: dict[str, Any], channels: int, faults: l
     where = root / "dataset.json"
     ending = declared["file_ending"]
     if ending not in ENDINGS:
-        faults.append(f"{where}: file_ending '{ending}', expected {' or '.join(ENDINGS)}")
+        faults.append(f"{where}: file_ending {_short(ending)}, expected {' or '.join(ENDINGS)}")
         return {}
     if "dataset" in declared:
-        faults.append(f"{where}: the key 'dataset' (a list of files) is not supported")
+        faults.append(f"{where}: the key 'dataset' (a list of files) is not supported, remove it")
         return {}
     channels_of: dict[str, set[int]] = {}
-    for file in _volumes(root / "imagesTr"):
+    for file in _volumes(root / "imagesTr", faults):
         match = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
         if not match or not file.name.endswith(ending):
             faults.append(f"{file}: expected a name such as case_0000{ending}")
@@ -263,17 +344,19 @@ def _nnunet_cases(root: Path, declared: dict[str, Any], channels: int, faults: l
         images = tuple(
             root / "imagesTr" / f"{name}_{number:04d}{ending}" for number in range(channels)
         )
-        found[name] = (images, root / "labelsTr" / f"{name}{ending}")
-        _exists(*images, found[name][1], faults=faults)
-    for file in _volumes(root / "labelsTr"):
+        label = root / "labelsTr" / f"{name}{ending}"
+        if _exists(*images, label, faults=faults):
+            found[name] = (images, label)
+    for file in _volumes(root / "labelsTr", faults):
         if file.name.removesuffix(ending) not in channels_of:
             faults.append(f"{file}: label without image, expected imagesTr/<case>_0000{ending}")
     return found
 
 
-def _volumes(folder: Path) -> list[Path]:
+def _volumes(folder: Path, faults: list[str]) -> list[Path]:
     """NIfTI files of a folder; hidden ones (macOS archives carry `._` twins) are passed over."""
-    if not folder.is_dir():
+    if why := _unusable(folder, stat.S_ISDIR, "folder"):
+        faults.append(f"{folder}: {why}, expected the images or labels")
         return []
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
     return sorted(file for file in files if file.name.endswith(ENDINGS))
@@ -288,7 +371,7 @@ def _inside(root: Path, declared: Any, faults: list[str]) -> Path | None:
     """
     where = root / "dataset.json"
     if not isinstance(declared, str):
-        faults.append(f"{where}: {declared!r} is not a file name")
+        faults.append(f"{where}: {_short(declared)} is not a file name, expected a text")
         return None
     path = PurePosixPath(declared)
     if path.is_absolute() or ".." in path.parts:
@@ -297,16 +380,25 @@ def _inside(root: Path, declared: Any, faults: list[str]) -> Path | None:
     return root / path
 
 
-def _exists(*files: Path, faults: list[str]) -> None:
+def _exists(*files: Path, faults: list[str]) -> bool:
+    """Whether all the files can be opened."""
+    before = len(faults)
     for file in files:
-        if not file.is_file():
+        why = _unusable(file, stat.S_ISREG, "file")
+        if why:
             is_label = file.parent.name == "labelsTr"
             has_no = "image has no label" if is_label else "label has no image"
-            faults.append(f"{file}: no such file, so the {has_no}")
+            faults.append(f"{file}: {why}, so the {has_no}; add the file or remove the case")
+    return len(faults) == before
 
 
 def _subject(root: Path, name: str, pattern: str | None, faults: list[str]) -> str:
     """The subject that a case name belongs to."""
+    if _unfit(name):
+        faults.append(
+            f"{root}: the case name {name!r} cannot be printed in a table, rename its files"
+        )
+        return name
     if pattern is None:
         return name
     try:
@@ -318,6 +410,13 @@ def _subject(root: Path, name: str, pattern: str | None, faults: list[str]) -> s
         return name
     subject = match and (match[1] if match.re.groups else match[0])
     if not subject:
-        faults.append(f"{root}: the case '{name}' does not match the subject pattern '{pattern}'")
+        faults.append(
+            f"{root}: the case '{name}' does not match the subject pattern '{pattern}', change one"
+        )
         return name
     return subject
+
+
+def _short(content: Any) -> str:
+    """A piece of dataset.json for a message, however long it is."""
+    return reprlib.repr(content)
