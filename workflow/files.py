@@ -46,6 +46,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of :func:`replacing` that a killed process left in a folder."""
+    for path in folder.glob(".*.????????.*"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with replacing(path) as temporary:

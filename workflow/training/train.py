@@ -12,11 +12,12 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,8 @@ from workflow.evaluation.predict import label_map, predict
 from workflow.study import RunSettings, Training
 from workflow.training import network as networks
 from workflow.training import objective, signals
+from workflow.training.checkpoint import Checkpoints, alone, fingerprint
+from workflow.training.limits import TimeOver, is_out_of_memory, time_limit
 
 LOG = logging.getLogger("rareclass")
 
@@ -50,9 +53,9 @@ def blaming_the_loss() -> Iterator[None]:
     """Turns what the loss raises into :class:`LossFailed`; a machine out of memory is no defect."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise LossFailed from error
 
 
@@ -120,30 +123,56 @@ def train(
     out: Path,
     *,
     trial: bool = False,
+    limit: float | None = None,
 ) -> str:
     """Trains and scores one run, writes its files to ``out`` and returns its status.
 
-    A ``trial`` of a learning rate never sees the test cases.
+    A ``trial`` of a learning rate never sees the test cases. Where an earlier call was killed,
+    this one goes on from its last checkpoint.
 
     ``ok``; ``diverged`` when the loss or its gradient became non-finite; ``failed`` when the
-    loss raised: the reason is in ``status.json``, the traceback in the log. Anything else raises,
-    so that the job fails and is tried again by the next call.
+    loss raised, or the run took longer than the ``limit`` in seconds: the reason is in
+    ``status.json``, the traceback in the log. Anything else raises, so that the job fails and is
+    tried again by the next call; ``MemoryError`` says which keys need less memory.
     """
-    record = Record()
-    try:
-        trainer = Trainer(settings, prepared, splits, run, record)
-        outcome = trainer.fit()
-        if not trial:
-            trainer.evaluate()
-        record.status |= outcome
-    except LossFailed as error:
-        reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
-        record.status |= {"status": "failed", "reason": reason}
-        LOG.error("%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc())
-    record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
-    record.status["seconds"] = time.time() - psutil.Process().create_time()
-    record.status["peak_memory_mib"] = _peak_memory_mib()
-    record.write(out, run.key(prepared.name), trial=trial)
+    with alone(out):
+        record = Record()
+        device = networks.accelerator(settings.training.accelerator)
+        checkpoints = Checkpoints(
+            out, fingerprint(settings, run.learning_rate, run.seed, prepared, splits, device)
+        )
+        state = checkpoints.load()
+        earlier = state["spent"] if state else {"seconds": 0.0, "peak_memory_mib": 0.0}
+        try:
+            with time_limit(limit and limit - _spent(earlier)["seconds"]):
+                trainer = Trainer(settings, prepared, splits, run, record)
+                outcome = trainer.fit(
+                    lambda state: checkpoints.save(state | {"spent": _spent(earlier)}), state
+                )
+                if not trial:
+                    trainer.evaluate()
+                record.status |= outcome
+        except LossFailed as error:
+            reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
+            record.status |= {"status": "failed", "reason": reason}
+            LOG.error(
+                "%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc()
+            )
+        except TimeOver:
+            reason = f"not finished within the study's time limit of {limit / 60:g} minutes"
+            record.status |= {"status": "failed", "reason": reason}
+            LOG.error("%s seed %d failed: %s", run.loss, run.seed, reason)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"{run.loss} seed {run.seed}: out of memory; a smaller training.batch_size, "
+                f"training.patch_size or evaluation.window needs less: {error}"
+            ) from error
+        record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
+        record.status |= _spent(earlier)
+        record.write(out, run.key(prepared.name), trial=trial)
+        checkpoints.retire(keep_newest=record.status["status"] != "failed")
     return record.status["status"]
 
 
@@ -192,8 +221,13 @@ class Trainer:
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
 
-    def fit(self) -> dict[str, str]:
+    def fit(
+        self, save: Callable[[dict[str, Any]], None], state: dict[str, Any] | None
+    ) -> dict[str, str]:
         """Trains for the study's steps; validates before the first, every K-th and the last.
+
+        Each validation after the first is a checkpoint: ``save`` gets the state of the run, from
+        which a later call goes on.
 
         Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
         """
@@ -211,11 +245,16 @@ class Trainer:
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
         status["startup_seconds"] = time.time() - psutil.Process().create_time()
         try:
-            self.validate()
+            if state is None:
+                self.validate()
+            else:
+                self._restore(state, sampler)
+                LOG.info("%s: goes on at step %d", self.name, self.step)
             while self.step < training.steps:
                 until = min(training.steps, self.step + training.validate_every)
                 self._train_until(until, iter(sampler))
                 self.validate()
+                save(self._state(sampler))
         except Diverged as error:
             outcome = {"status": "diverged", "reason": str(error)}
             LOG.warning("%s: diverged: %s", self.name, error)
@@ -232,6 +271,33 @@ class Trainer:
             share = self._loss_seconds(next(iter(sampler))) / status["seconds_per_step"]
             status["loss_share"] = share
         return outcome
+
+    def _state(self, sampler: PatchSampler) -> dict[str, Any]:
+        """All that the next step depends on, and what was measured and found so far."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {"sampler": sampler.state(), "generators": {"cpu": torch.get_rng_state()}}
+        if self.device.type != "cpu":
+            module = torch.get_device_module(self.device)
+            state["generators"][self.device.type] = module.get_rng_state()
+        state |= {name: getattr(self, name) for name in ("step", "best", "seconds")}
+        return state | {"curve": self.record.curve, "signals": self.record.signals}
+
+    def _restore(self, state: dict[str, Any], sampler: PatchSampler) -> None:
+        """Goes on from :meth:`_state` of a trainer with the same arguments."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        sampler.restore(state["sampler"])
+        torch.set_rng_state(state["generators"]["cpu"])
+        if self.device.type != "cpu":
+            module = torch.get_device_module(self.device)
+            module.set_rng_state(state["generators"][self.device.type])
+        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.record.curve, self.record.signals = state["curve"], state["signals"]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
+        # a user's loss may have buffers, and need be no module
+        return parts | ({"loss": self.loss} if isinstance(self.loss, torch.nn.Module) else {})
 
     def _train_until(self, until: int, batches: Iterator) -> None:
         self.network.train()
@@ -452,6 +518,12 @@ def _schedule(optimizer, kind: str, peak: float, steps: int):
     return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
 
 
-def _peak_memory_mib() -> float:
+def _spent(earlier: dict[str, float]) -> dict[str, float]:
+    """Seconds and peak memory of the run: of this process and of earlier ones that were killed."""
+    seconds = time.time() - psutil.Process().create_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    peak = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return {
+        "seconds": earlier["seconds"] + seconds,
+        "peak_memory_mib": max(earlier["peak_memory_mib"], peak),
+    }
