@@ -118,9 +118,10 @@ class Checkpoints:
         Until the workflow engine has noted that the job is done it would repeat it after a kill;
         then no more than the scoring is repeated.
         """
-        (self.folder / PREVIOUS).unlink(missing_ok=True)
-        if not keep_newest:
-            (self.folder / NEWEST).unlink(missing_ok=True)
+        if keep_newest:
+            (self.folder / PREVIOUS).unlink(missing_ok=True)
+        else:
+            clear(self.folder)
 
     def _head(self, content: bytes | memoryview) -> bytes:
         digest = hashlib.sha256(content).hexdigest()
