@@ -362,6 +362,7 @@ class Trainer:
     def _loss_seconds(self, batch: tuple[torch.Tensor, torch.Tensor], repeats: int = 5) -> float:
         """Seconds that the loss alone takes, forward and backward, on the logits of a batch."""
         images, labels = (tensor.to(self.device) for tensor in batch)
+        self.network.eval()  # else the batch would move the running means that are scored next
         with torch.no_grad():
             logits = self._logits(images)
         logits.requires_grad_()
