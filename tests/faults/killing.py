@@ -9,6 +9,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+STEPS, EVERY = 12, 3
+"""Steps of a run, and of the interval between its checkpoints."""
+
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["workflow.training.train"])
 
