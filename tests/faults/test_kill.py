@@ -84,7 +84,7 @@ def kills() -> list[tuple[str, str, Kill]]:
     moments += [Kill("rename", n) for n in draw.sample(range(1, RENAMES + FILES + 1), 8)]
     torn = draw.sample(range(1, STEPS // EVERY + FILES + 1), 6)
     moments += [Kill("write", n, draw.random()) for n in torn]
-    moments += [Kill("score", n) for n in (1, 3)]
+    moments += [Kill("score", n) for n in (1, 2)]
     return [(draw.choice(STUDIES), LOSSES[i % len(LOSSES)], kill) for i, kill in enumerate(moments)]
 
 
