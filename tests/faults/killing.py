@@ -62,7 +62,7 @@ def _work(job: Job, kill: Kill | None, sender) -> None:
     from workflow import files
     from workflow.data.prepare import load_prepared
     from workflow.study import RunSettings
-    from workflow.training import train
+    from workflow.training import scoring, train
 
     steps = 0
     loss = train.Trainer._loss
@@ -76,7 +76,7 @@ def _work(job: Job, kill: Kill | None, sender) -> None:
 
     train.Trainer._loss = counted
     if kill is not None:
-        _arm(kill, train)
+        _arm(kill, train, scoring)
     train.train(
         RunSettings.model_validate_json(job.settings),
         load_prepared(job.prepared),
@@ -86,11 +86,11 @@ def _work(job: Job, kill: Kill | None, sender) -> None:
     )
 
 
-def _arm(kill: Kill, train) -> None:
+def _arm(kill: Kill, train, scoring) -> None:
     """Has this process killed at the moment."""
     place, name = {
         "step": (train.Trainer, "_loss"),
-        "score": (train, "score_case"),
+        "score": (scoring, "score_case"),
         "rename": (os, "replace"),
         "write": (os, "fsync"),
     }[kill.what]

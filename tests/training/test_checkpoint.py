@@ -157,10 +157,11 @@ def test_the_fingerprint_is_of_all_that_a_run_depends_on(study, prepared, splits
 
 def test_two_processes_never_train_one_run_at_a_time(tmp_path, caplog):
     caplog.set_level("INFO")
-    entered = threading.Event()
+    entered, waits = threading.Event(), []
 
     def second():
-        with alone(tmp_path):
+        with alone(tmp_path) as waited:
+            waits.append(waited)
             entered.set()
 
     thread = threading.Thread(target=second)
@@ -171,6 +172,7 @@ def test_two_processes_never_train_one_run_at_a_time(tmp_path, caplog):
         assert not entered.is_set()
     thread.join()
     assert entered.is_set()
+    assert waits[0] > 0
 
 
 def test_the_head_of_a_file_says_what_it_is(checkpoints):

@@ -134,7 +134,7 @@ def test_what_is_not_the_fault_of_the_loss_is_no_row_against_it(
     def full(*args, **options):
         raise error
 
-    monkeypatch.setattr(module, "score_case", full)
+    monkeypatch.setattr(module, "score", full)
     with pytest.raises(type(error), match=str(error)):
         run(study, prepared, splits, tmp_path)
     assert not (tmp_path / "status.json").exists()
@@ -196,3 +196,13 @@ def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StudyError, match=r"training\.accelerator: this machine has no 'cuda'"):
         module.networks.accelerator("cuda")
+
+
+def test_timing_the_loss_changes_nothing_of_what_is_scored(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(losses, "create", lambda name, **options: Broken(4, lambda v: v * math.nan))
+    _, _, timed = run(study, prepared, splits, tmp_path / "timed")
+    monkeypatch.setattr(module.Trainer, "_loss_seconds", lambda *_: 0.0)
+    _, _, untimed = run(study, prepared, splits, tmp_path / "untimed")
+    pd.testing.assert_frame_equal(timed, untimed, check_exact=True)

@@ -14,6 +14,7 @@ import hashlib
 import io
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,13 +136,16 @@ def clear(folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[float]:
     """Waits until no other process trains in this folder, and removes what a killed one left.
+
+    Gives the seconds that it waited.
 
     A job outlives a workflow engine that is killed; the job that the next call starts must not
     train beside it. The lock goes with the process, however that ends. On a file system without
     locks both train, and write the same.
     """
+    started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -150,7 +154,7 @@ def alone(folder: Path) -> Iterator[None]:
             files.remove_leftovers(folder)
         except OSError as error:
             LOG.warning("%s: cannot be locked (%s)", folder, error)
-        yield
+        yield time.monotonic() - started
     finally:
         os.close(handle)
 

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,20 +28,18 @@ from workflow import files, provenance
 from workflow.data.patches import PatchSampler
 from workflow.data.prepare import Prepared
 from workflow.data.splits import EXTERNAL
-from workflow.evaluation.calibration import BINS, CERTAINTY, certainty
-from workflow.evaluation.metrics import COUNTS, SCORES, confusion_counts, dice, score_case
+from workflow.evaluation.metrics import confusion_counts, dice
 from workflow.evaluation.predict import label_map, predict
-from workflow.study import RunSettings, Training
+from workflow.study import RunSettings
 from workflow.training import network as networks
-from workflow.training import objective, signals
+from workflow.training import objective, optimisation, signals
 from workflow.training.checkpoint import Checkpoints, alone, fingerprint
 from workflow.training.limits import TimeOver, is_out_of_memory, time_limit
+from workflow.training.scoring import CASE_COLUMNS, RELIABILITY_COLUMNS, score
 
 LOG = logging.getLogger("rareclass")
 
 CURVE_COLUMNS = ("step", "split", "quantity", "class", "value")
-CASE_COLUMNS = ("checkpoint", "test_set", "case", "subject", "class", *COUNTS, *SCORES, *CERTAINTY)
-RELIABILITY_COLUMNS = ("checkpoint", "class", "bin", "voxels", "confidence", "accuracy")
 
 
 class LossFailed(Exception):
@@ -135,7 +133,7 @@ def train(
     ``status.json``, the traceback in the log. Anything else raises, so that the job fails and is
     tried again by the next call; ``MemoryError`` says which keys need less memory.
     """
-    with alone(out):
+    with alone(out) as waited:
         record = Record()
         device = networks.accelerator(settings.training.accelerator)
         checkpoints = Checkpoints(
@@ -143,6 +141,7 @@ def train(
         )
         state = checkpoints.load()
         earlier = state["spent"] if state else {"seconds": 0.0, "peak_memory_mib": 0.0}
+        earlier["seconds"] -= waited
         try:
             with time_limit(limit and limit - _spent(earlier)["seconds"]):
                 trainer = Trainer(settings, prepared, splits, run, record)
@@ -211,8 +210,8 @@ class Trainer:
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)
-        self.optimizer = _optimizer(self.network, settings.training, run.learning_rate)
-        self.schedule = _schedule(
+        self.optimizer = optimisation.optimizer(self.network, settings.training, run.learning_rate)
+        self.schedule = optimisation.schedule(
             self.optimizer, settings.training.schedule, run.learning_rate, settings.training.steps
         )
         if settings.training.signals_every:
@@ -431,7 +430,9 @@ class Trainer:
         for checkpoint, (step, weights) in checkpoints.items():
             if step not in scored:
                 self.network.load_state_dict(weights)
-                scored[step] = self._score_test()
+                held_out = chain(self._predictions("test"), self._predictions(EXTERNAL))
+                tolerance = self.settings.evaluation.nsd_tolerance
+                scored[step] = score(held_out, self.prepared, tolerance)
             rows, reliability, predictions = scored[step]
             self.record.cases += [{"checkpoint": checkpoint} | row for row in rows]
             self.record.reliability += [{"checkpoint": checkpoint} | row for row in reliability]
@@ -439,28 +440,6 @@ class Trainer:
                 self.record.predictions = predictions
         self.seconds["evaluation"] = time.perf_counter() - started
         self.record.status["evaluation_seconds"] = self.seconds["evaluation"]
-
-    def _score_test(self) -> tuple[list[dict], list[dict], dict[str, np.ndarray]]:
-        """Rows of ``cases.csv`` and of ``reliability.csv``, and the label maps."""
-        classes, rows, predictions = self.prepared.classes, [], {}
-        table = np.zeros((len(classes), BINS, 3))
-        held_out = chain(self._predictions("test"), self._predictions(EXTERNAL))
-        for case, logits in held_out:
-            predicted, reference = label_map(logits), np.array(self.prepared.label(case))
-            predictions[case.name] = predicted
-            scores = score_case(
-                predicted,
-                reference,
-                classes=classes,
-                spacing=case.spacing,
-                nsd_tolerance=self.settings.evaluation.nsd_tolerance,
-            )
-            sure, counted = certainty(logits, reference)
-            table += counted
-            place = {"test_set": case.dataset, "case": case.name, "subject": case.subject}
-            rows += [place | score | certain for score, certain in zip(scores, sure, strict=True)]
-        # the background's place is taken by the top label, which is of no class
-        return rows, _reliability_rows(("", *classes[1:]), table), predictions
 
     def _note(self, split: str, quantity: str, name: str, value: float) -> None:
         self.record.curve.append((self.step, split, quantity, name, float(value)))
@@ -481,42 +460,6 @@ class Trainer:
             score,
             "-" if math.isnan(left) else f"{left:.0f} s",
         )
-
-
-def _reliability_rows(names: Sequence[str], table: np.ndarray) -> list[dict]:
-    """Bins that hold a voxel; ``accuracy`` is the share of hits."""
-    return [
-        {
-            "class": name,
-            "bin": index,
-            "voxels": int(voxels),
-            "confidence": confidence / voxels,
-            "accuracy": hits / voxels,
-        }
-        for name, bins in zip(names, table, strict=True)
-        for index, (voxels, confidence, hits) in enumerate(bins)
-        if voxels
-    ]
-
-
-def _optimizer(network: torch.nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
-    options = {
-        "lr": rate,
-        "weight_decay": training.weight_decay,
-        # not there on Apple's GPUs
-        "fused": next(network.parameters()).device.type != "mps",
-    }
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), **options)
-    return torch.optim.SGD(
-        network.parameters(), momentum=training.momentum, nesterov=training.momentum > 0, **options
-    )
-
-
-def _schedule(optimizer, kind: str, peak: float, steps: int):
-    if kind == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1)
-    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
 
 
 def _spent(earlier: dict[str, float]) -> dict[str, float]:
