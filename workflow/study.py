@@ -255,7 +255,7 @@ class Study(Section):
         None, description="learning rate of each loss, or a CSV file with them"
     )
     time_limit: Positive | None = Field(
-        None, description="minutes, after which a run is failed; changing it reruns nothing"
+        None, description="minutes, after which a run is failed; changing it repeats no run"
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 3)
     losses: dict[Name, Loss]

@@ -135,6 +135,7 @@ def test_editing_a_loss_of_the_users_own_retrains_it(changed):
     ("old", "new", "trained"),
     [
         ("A tiny study", "Another title", None),
+        ("seeds: [1]", "seeds: [1]\ntime_limit: 60", None),
         ("  dice: {}", "  dice: {smooth_nr: 1.0}", {"dice"}),
         ("seeds: [1]", "seeds: [1, 2]", {"dice", "lovasz_softmax", "generalized_dice", "raises",
                                          "weighted_cross_entropy",

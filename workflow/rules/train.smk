@@ -32,7 +32,7 @@ rule train:
     resources:
         mem_mb=2000,
         gpu=int(GPU),
-        # no parameter: another limit reruns nothing
+        # no parameter: another limit repeats no run
         time_limit=lambda wildcards: str(ARMS[wildcards.arm].time_limit or 0),
     params:
         settings=lambda wildcards: ARMS[wildcards.arm]
