@@ -24,8 +24,7 @@ if NAME == "reference" or not re.fullmatch(r"[\w.+ -]+", NAME):
     raise WorkflowError(f"{study_files[0]}: call it otherwise, its name is a folder of results/")
 try:
     STUDY = load(study_files[0], workflow.config_settings.config)
-    for variant in STUDY.variants.values():
-        check.losses_work(variant)
+    check.losses_work(STUDY)
     GPU = accelerator(STUDY.training.accelerator).type == "cuda"
 except (StudyError, DataError) as error:
     raise WorkflowError(str(error)) from None

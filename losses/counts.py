@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from .probabilities import image_by_image, spent
+
+_PIECE = 2**17  # elements worked on at once, because they stay in a core's own cache
+
 
 class SoftCounts(NamedTuple):
     """Sums over the valid voxels of each image, shape (B, C), or (1, C) once pooled.
@@ -49,7 +53,8 @@ def soft_counts(
 ) -> SoftCounts:
     """Counts of softmax(logits) against a label map or soft labels, for each image and class.
 
-    A label map is compared class by class, forward and backward: a one-hot map is never formed.
+    A one-hot map of the labels is never whole: forward and backward form it a few voxels (on a GPU
+    an image) at a time.
 
     Args:
         logits: (B, C, *spatial), float32 or float64.
@@ -89,7 +94,7 @@ def _prepare(logits: Tensor, labels: Tensor, valid: Tensor | None) -> tuple[Tens
     Ignored voxels have the label of no class and the probabilities 0: they add nothing to a sum,
     and have no gradient.
     """
-    p, classes = logits.softmax(1), logits.shape[1]
+    p, classes = image_by_image(torch.softmax, logits), logits.shape[1]
     # fewer bytes, because they are compared with every class; 255 is left for the ignored ones
     labels = labels.to(torch.uint8 if classes < 256 else torch.int64)
     if valid is None:
@@ -97,39 +102,42 @@ def _prepare(logits: Tensor, labels: Tensor, valid: Tensor | None) -> tuple[Tens
     return p.masked_fill_(~valid.unsqueeze(1), 0), labels.masked_fill(~valid, classes)
 
 
-def _indicators(labels: Tensor, like: Tensor) -> Iterator[Tensor]:
-    """(N) for each class in turn: 1 where it is the label, all in one piece of memory."""
-    memory = like.new_empty(labels.shape)
-    for label in range(like.shape[1]):
-        yield torch.eq(labels, label, out=memory)
+def _pieces(p: Tensor, labels: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The image, its p and its one-hot labels, (C, n) each: on a CPU a few voxels at a time.
 
-
-def _softmax_backward(gradient: Tensor, p: Tensor) -> Tensor:
-    """The gradient for the logits from that for the probabilities, in its place.
-
-    The kernel has read all classes of a voxel before it writes one.
+    All one-hot labels are written into one piece of memory.
     """
-    return torch.ops.aten._softmax_backward_data.out(gradient, p, 1, p.dtype, grad_input=gradient)
+    classes = torch.arange(p.shape[1], dtype=labels.dtype, device=labels.device).unsqueeze(1)
+    voxels = labels.shape[1]
+    if p.device.type == "cpu":
+        voxels = min(voxels, max(1, _PIECE // len(classes)))
+    memory = p.new_empty(len(classes), voxels)
+    for image, (of_image, labels_of_image) in enumerate(zip(p, labels, strict=True)):
+        pieces = of_image.split(voxels, 1), labels_of_image.split(voxels)
+        for piece, label in zip(*pieces, strict=True):
+            yield image, piece, torch.eq(label, classes, out=memory[:, : len(label)])
+
+
+def _softmax_backward_(p: Tensor, slopes: Tensor) -> None:
+    """Turns probabilities (C, n) into the gradient for the logits; slopes: that for p."""
+    p.mul_(slopes - (p * slopes).sum(0))
 
 
 class _Counts(Function):
-    """Overlap, predicted and reference.
-
-    Image by image and class by class, because a row of voxels stays in the cache of a core.
-    """
+    """Overlap, predicted and reference."""
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None, squared: bool
     ) -> tuple[Tensor, ...]:
         p, labels = _prepare(logits, labels, valid)
-        predicted = (p.square() if squared else p).sum(2)
-        overlap, reference = torch.empty_like(predicted), torch.empty_like(predicted)
-        for image, of_image in enumerate(labels):
-            for label, g in enumerate(_indicators(of_image, p)):
-                reference[image, label] = g.sum()
-                overlap[image, label] = g.mul_(p[image, label]).sum()
-        ctx.save_for_backward(p, labels)
+        overlap, predicted, reference = (p.new_zeros(p.shape[:2]) for _ in range(3))
+        for image, piece, g in _pieces(p, labels):
+            reference[image] += g.sum(1)
+            overlap[image] += g.mul_(piece).sum(1)
+            predicted[image] += (piece.square() if squared else piece).sum(1)
+        ctx.kept = p
+        ctx.save_for_backward(logits, labels, valid)
         ctx.squared = squared
         ctx.mark_non_differentiable(reference)
         return overlap, predicted, reference
@@ -137,14 +145,17 @@ class _Counts(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, overlap: Tensor, predicted: Tensor, _: Tensor) -> tuple:
-        p, labels = ctx.saved_tensors
-        gradient = p.new_empty(p.shape)  # overlap g + predicted (or 2 predicted p)
-        for image, of_image in enumerate(labels):
-            for label, g in enumerate(_indicators(of_image, p)):
-                slope, row = predicted[image, label], gradient[image, label]
-                torch.mul(g, overlap[image, label], out=row)
-                row.add_(2 * slope * p[image, label] if ctx.squared else slope)
-        return _softmax_backward(gradient, p), None, None, None
+        logits, labels, valid = ctx.saved_tensors
+        p = spent(ctx, lambda: _prepare(logits, labels, valid)[0])
+        overlap, predicted = overlap.unsqueeze(2), predicted.unsqueeze(2)
+        for image, piece, g in _pieces(p, labels):
+            slopes = g.mul_(overlap[image])
+            if ctx.squared:
+                slopes.addcmul_(piece, predicted[image], value=2)
+            else:
+                slopes.add_(predicted[image])
+            _softmax_backward_(piece, slopes)
+        return p, None, None, None
 
 
 class _Confusion(Function):
@@ -154,21 +165,18 @@ class _Confusion(Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         p, labels = _prepare(logits, labels, valid)
         batch, classes = p.shape[:2]
-        confusion = p.new_empty(batch, classes, classes)
-        for image, of_image in enumerate(labels):
-            for label, g in enumerate(_indicators(of_image, p)):
-                confusion[image, label] = p[image] @ g
-        ctx.save_for_backward(p, labels)
+        confusion = p.new_zeros(batch, classes, classes)
+        for image, piece, g in _pieces(p, labels):
+            confusion[image].addmm_(g, piece.T)
+        ctx.kept = p
+        ctx.save_for_backward(logits, labels, valid)
         return confusion
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, rows: Tensor) -> tuple:
-        p, labels = ctx.saved_tensors
-        gradient = p.new_empty(p.shape)
-        masks = torch.empty_like(p[0])  # of one image at a time
-        for image, of_image in enumerate(labels):
-            for label in range(len(masks)):
-                torch.eq(of_image, label, out=masks[label])
-            torch.mm(rows[image].T, masks, out=gradient[image])
-        return _softmax_backward(gradient, p), None, None
+        logits, labels, valid = ctx.saved_tensors
+        p = spent(ctx, lambda: _prepare(logits, labels, valid)[0])
+        for image, piece, g in _pieces(p, labels):
+            _softmax_backward_(piece, rows[image].T @ g)
+        return p, None, None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import cross_entropy
 
 from .base import NO_OPTIONS, About, SegmentationLoss, check_number, weighted_mean
@@ -43,12 +45,29 @@ class VoxelLoss(SegmentationLoss):
         return reduced_voxels(terms, labels, valid, weight, self.reduction)
 
 
+class _Focal(Function):
+    """(1 - p)^gamma -log p from -log p; its derivative is computed with it, and alone kept."""
+
+    @staticmethod
+    def forward(ctx: Any, cross: Tensor, gamma: float) -> Tensor:
+        # -expm1(-x) is 1 - p without cancellation; the floor keeps 0 / 0 out of the slope at p = 1.
+        wrong = cross.neg().expm1_().neg_().clamp_min_(torch.finfo(cross.dtype).tiny)
+        power = wrong.pow(gamma)
+        # power (1 + gamma cross p / (1 - p)), where p / (1 - p) = 1 / wrong - 1
+        slope = torch.div(cross, wrong, out=wrong).sub_(cross).mul_(gamma).add_(1).mul_(power)
+        ctx.save_for_backward(slope)
+        return power.mul_(cross)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple:
+        (slope,) = ctx.saved_tensors
+        return slope * slopes, None
+
+
 def focal_terms(cross: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> Tensor:
     """The focal loss of each voxel, from its cross-entropy; shapes (B, *spatial)."""
-    # -expm1(-x) is 1 - p without cancellation. At p = 1 its power has an infinite slope when
-    # gamma < 1, which meets a factor of 0: the floor keeps that product 0 instead of NaN.
-    wrong = (-torch.expm1(-cross)).clamp_min(torch.finfo(cross.dtype).tiny)
-    terms = wrong.pow(gamma) * cross
+    terms = _Focal.apply(cross, gamma)
     if alpha is None:
         return terms
     return torch.where(labels > 0, alpha, 1 - alpha).to(terms.dtype) * terms

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.comparison import experiment, tables
+from workflow.data.phantom import PhantomSettings
 from workflow.study import Study
 
 CLASSES = ("background", "edema", "necrotic core", "enhancing rim")
@@ -53,7 +54,7 @@ def raw_tables(
                 found["cases"] += rows
                 found["runs"].append(_run(key, arm))
                 found["curves"] += [key | row for row in _curves(arm, levels)]
-                found["signals"] += [key | row for row in _signals(arm, levels, rng)]
+                found["signals"] += [key | row for row in _signals(arm, seed, levels)]
     raw = {name: pd.DataFrame(rows) for name, rows in found.items() if rows}
     graded = []
     for (arm, _), rows in raw["runs"].groupby(["arm", "loss"], sort=False):
@@ -65,10 +66,16 @@ def raw_tables(
 
 
 def _dataset(name: str, arm: Study) -> list[dict]:
+    """Volumes and prevalence as the phantom's settings have them."""
+    phantom = arm.dataset.phantom
+    larger = phantom.lesion_volume / PhantomSettings().lesion_volume
+    fractions = [larger * fraction for fraction in FRACTIONS]
+    fractions[0] = 1 - sum(fractions[1:])
     return [
         {
             "arm": name, "dataset": arm.dataset.name, "split": split, "class": c, "class_index": i,
-            "cases": 10, "subjects": 10, "voxel_fraction": FRACTIONS[i], "prevalence": 1.0,
+            "cases": 10, "subjects": 10, "voxel_fraction": fractions[i],
+            "prevalence": phantom.prevalence.get(c, 1.0),
             "smallest_mm3": 640.0, "sha256": "0", "rarest": c == "necrotic core",
         }
         for split in ("train", "validation", "test", "all")
@@ -113,15 +120,22 @@ def _curves(arm: Study, levels: dict[str, float]) -> list[dict]:
     ]  # fmt: skip
 
 
-def _signals(arm: Study, levels: dict[str, float], rng) -> list[dict]:
+def _signals(arm: Study, seed: int, levels: dict[str, float]) -> list[dict]:
+    """The patches of a seed are the same for all losses; seven in ten reach a class that is there.
+
+    The gradient of a class that is not there comes from the voxels of the others alone.
+    """
+    rng = np.random.default_rng(seed)
+    prevalence, size = arm.dataset.phantom.prevalence, arm.training.batch_size
     every = arm.training.signals_every
     rows = []
     for step in range(0, arm.training.steps, every) if every else ():
         for index, name in enumerate(CLASSES):
-            there = index < 2 or rng.random() < 0.7
+            images = size if index < 2 else int(rng.binomial(size, 0.7 * prevalence[name]))
+            there = images > 0
             p = 0.9 if index == 0 else 0.25 + levels[name] * step / arm.training.steps
             rows.append({
-                "step": step, "class": name, "images": arm.training.batch_size * there,
+                "step": step, "class": name, "images": images,
                 "voxels": 100 * there, "probability": p if there else np.nan,
                 "slope": p * (1 - p) if there else np.nan, "gradient_inside": 1e-3 * there,
                 "gradient_outside": 2e-3, "weight": np.nan,

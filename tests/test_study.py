@@ -1,5 +1,7 @@
 """Study files: what is accepted, what is refused and in which words."""
 
+import copy
+import re
 from pathlib import Path
 
 import jsonschema
@@ -7,7 +9,7 @@ import pytest
 import yaml
 
 import losses
-from workflow.study import Data, RunSettings, StudyError, json_schema, load
+from workflow.study import Data, RunSettings, StudyError, json_schema, load, typed
 
 CONFIG = Path(__file__).parent.parent / "config"
 STUDIES = sorted(CONFIG.glob("*.yaml"))
@@ -19,7 +21,7 @@ BASE = {
 
 def write(tmp_path, **changes):
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(BASE | changes))
+    path.write_text(yaml.safe_dump(BASE | changes, sort_keys=False))
     return path
 
 
@@ -190,7 +192,7 @@ def test_a_loss_whose_constructor_raises_anything_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_schema_for_editors_accepts_every_study_of_the_project(path):
-    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+    jsonschema.validate(typed(path.read_text()), json_schema())
 
 
 def test_the_schema_for_editors_refuses_a_misspelt_key():
@@ -305,8 +307,237 @@ def test_the_tuning_study_is_the_default_study_on_another_seed():
     default, tuning = load(CONFIG / "default.yaml"), load(CONFIG / "tuning.yaml")
     assert tuning.tuning.seed not in default.seeds
     assert tuning.trial_settings("dice") == default.run_settings("dice")
-    same = {"title", "tuning", "rates"}
+    same = {"title", "tuning", "rates", "losses"}
+    assert default.losses.items() <= tuning.losses.items()
     fixed = load(CONFIG / "fixed_rate.yaml")
     assert default.model_dump(exclude=same) == tuning.model_dump(exclude=same)
     assert default.model_dump(exclude=same) == fixed.model_dump(exclude=same)
     assert fixed.rates is None
+
+
+ARMS = {
+    "plain": None,
+    "four": {"training": {"batch_size": 4}, "seeds": [2, 3]},
+    "rate=1,own": {"losses": ["dice"], "rates": None, "training": {"learning_rate": 1.0}},
+    "options": {"losses": {"dice": {"batch": True}}},
+}
+RATES = {"dice_ce": 0.1, "dice": 0.2}
+
+
+def armed(tmp_path, **changes):
+    return write(tmp_path, **{"arms": ARMS, "rates": RATES} | changes)
+
+
+def test_an_arm_is_the_study_with_its_keys_replaced(tmp_path):
+    study = load(armed(tmp_path, comparison={"reference_loss": "dice"}))
+    plain, four, rate, options = study.variants.values()
+    assert list(study.variants) == list(ARMS)
+    assert all(arm.arms == {} and arm.variants == {"": arm} for arm in study.variants.values())
+    assert plain.model_dump(exclude={"arms"}) == study.model_dump(exclude={"arms"})
+    assert (four.training.batch_size, four.training.steps) == (4, plain.training.steps)
+    assert (four.seeds, list(four.losses)) == ((2, 3), ["dice_ce", "dice"])
+    assert (list(rate.losses), rate.rate("dice"), plain.rate("dice")) == (["dice"], "1.0", "0.2")
+    assert options.losses["dice"].options == {"batch": True}
+    assert options.losses["dice_ce"] == study.losses["dice_ce"]
+    assert study.is_experiment
+    assert not plain.is_experiment
+
+
+def test_a_study_without_arms_is_its_own_only_one(tmp_path):
+    study = load(write(tmp_path))
+    assert study.variants == {"": study}
+    assert not study.is_experiment
+    (tmp_path / "other.yaml").write_text("extends: study.yaml\nexperiment: sgd\narms: null\n")
+    armed(tmp_path, comparison={"reference_loss": "dice"})
+    other = load(tmp_path / "other.yaml")
+    assert list(other.variants) == [""]
+    assert other.is_experiment
+
+
+def test_the_external_test_set_decides(tmp_path):
+    external = {"source": "phantom", "name": "e", "phantom": {"seed": 1}}
+    changes = {"external": external, "splits": {"train": 0.6, "validation": 0.4, "test": 0}}
+    study = load(write(tmp_path, **changes))
+    assert (study.test_set, load(write(tmp_path)).test_set) == ("e", "p")
+    assert study.external_data().patch_size == study.data().patch_size
+    assert study.external_data().dataset == study.external
+
+
+def test_a_run_that_stands_in_two_arms_has_one_home(tmp_path):
+    arms = ARMS | {"again": {"training": {"learning_rate": 0.5}, "seeds": [1]}}
+    study = load(armed(tmp_path, arms=arms, comparison={"reference_loss": "dice"}))
+    # a rate names its own folder and an arm's seeds are its own, so neither asks for another home
+    assert {name: study.home(name, "dice") for name in arms} == {
+        "plain": "plain", "four": "four", "rate=1,own": "plain", "options": "options",
+        "again": "plain",
+    }  # fmt: skip
+    # the arm that changes dice leaves the other loss as it is
+    assert study.home("options", "dice_ce") == "plain"
+    assert load(write(tmp_path)).home("", "dice") == ""
+
+
+@pytest.mark.parametrize(
+    ("arms", "lines"),
+    [
+        ({"a": {"training": {"step": 3}}}, ["arms.a.training.step: unknown key; did you mean 'st"]),
+        ({"a": {"training": {"steps": 0}}}, ["arms.a.training.steps: .*or equal to 1, got 0"]),
+        ({"a": {"title": "x"}}, ["arms.a.title: all arms share this key"]),
+        ({"a": {"tuning": {}, "arms": {}}}, ["arms.a.arms: all arms", "arms.a.tuning: all arms"]),
+        ({"a": {"training": {"signals_every": 3}}}, ["arms.a.training.signals_every: all arms"]),
+        ({"a": {"losses": ["dise"]}}, ["arms.a.losses: no dise here, there is dice_ce, dice$"]),
+        ({"a": {"losses": ["dice", "focal"]}}, ["arms.a.losses: no focal here"]),
+        ({"a": {"losses": ["dice"]}}, ["arms.a.comparison.reference_loss: 'dice_ce' is no label"]),
+        ({"a": {"losses": {"dice": {"batsh": 1}}}}, ["arms.a.losses.dice: .*batsh.*batch"]),
+        ({"a": {"seeds": [1, 1]}}, ["arms.a.seeds: .* lists a seed twice"]),
+        ({"a": 3}, ["arms.a: .*dictionary, got 3"]),
+        (["a"], ["arms: .*dictionary, got \\['a'\\]"]),
+        ({"../a": {}}, ["arms.*'../a'"]),
+        (
+            {"a": {"training": {"step": 3, "flip": 1}}, "b": {"seeds": []}},
+            [
+                "arms.a.training.step: .*'steps'",
+                "arms.a.training.flip: .*'flips'",
+                "arms.b.seeds: ",
+            ],
+        ),
+    ],
+)
+def test_a_fault_of_an_arm_is_a_line_that_names_the_arm_and_the_key(tmp_path, arms, lines):
+    path = write(tmp_path, arms=arms)
+    with pytest.raises(StudyError) as caught:
+        load(path)
+    told = str(caught.value).splitlines()
+    assert len(told) == len(lines)
+    for line, wanted in zip(told, lines, strict=True):
+        assert re.match(f"{path}: {wanted}", line), line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"splits": {"train": 0.6, "validation": 0.4, "test": 0}}, "splits.test: 0 leaves no test"),
+        ({"external": {"source": "phantom", "name": "p"}}, "external.name: 'p' is the name of dat"),
+        ({"external": {"source": "folder", "name": "x"}}, "external: .*needs the key 'root'"),
+        ({"arms": {"a": {}}, "tuning": {}}, "tuning: rates are found by a study without arms"),
+        ({"training": {"momentum": 1}}, "training.momentum: .*less than 1, got 1"),
+        ({"training": {"output_bias": "zero"}}, "training.output_bias: .*class_frequencies"),
+        ({"training": {"signals_every": -1}}, "training.signals_every: .*equal to 0, got -1"),
+        ({"experiment": "x"}, "experiment: .*'mechanism'.*got 'x'"),
+    ],
+)
+def test_faults_of_experiments(tmp_path, changes, message):
+    with pytest.raises(StudyError, match=message):
+        load(write(tmp_path, **changes))
+
+
+def cut(tmp_path, **overrides):
+    """Losses and seeds of each arm that a shard leaves."""
+    study = load(armed(tmp_path, comparison={"reference_loss": "dice"}), overrides)
+    return {name: (list(arm.losses), arm.seeds) for name, arm in study.variants.items()}
+
+
+BOTH = ["dice_ce", "dice"]
+
+
+def test_a_shard_of_seeds_cuts_the_seeds_of_arms_as_well(tmp_path):
+    # as Snakemake passes --config 'seeds=[1]'
+    assert cut(tmp_path, seeds=["1"]) == {
+        "plain": (BOTH, (1,)), "rate=1,own": (["dice"], (1,)), "options": (BOTH, (1,)),
+    }  # fmt: skip
+    assert cut(tmp_path, seeds=[3, 1])["four"] == (BOTH, (3,))
+
+
+def test_a_shard_of_losses_cuts_those_of_arms_and_keeps_a_reference(tmp_path):
+    shard = {"losses": ["dice_ce"]}
+    assert cut(tmp_path, **shard) == {
+        "plain": (["dice_ce"], (1, 2, 3)), "four": (["dice_ce"], (2, 3)),
+        "options": (["dice_ce"], (1, 2, 3)),
+    }  # fmt: skip
+    path = armed(tmp_path, comparison={"reference_loss": "dice"})
+    study = load(path, shard)
+    assert study.comparison.reference_loss == "dice_ce"
+    assert {arm.comparison.reference_loss for arm in study.variants.values()} == {"dice_ce"}
+    assert load(path, {"losses": ["dice"]}).comparison.reference_loss == "dice"
+    misspelt = armed(tmp_path, comparison={"reference_loss": "dyce"})
+    with pytest.raises(StudyError, match="'dyce' is no label"):
+        load(misspelt, shard)
+
+
+def test_an_arm_of_few_losses_keeps_a_reference_in_a_shard(tmp_path):
+    arms = {"all": {}, "two": {"losses": ["dice_ce", "dice"]}}
+    losses = {"dice_ce": {}, "dice": {}, "focal": {}}
+    path = write(tmp_path, losses=losses, arms=arms)
+    study = load(path, {"losses": ["focal", "dice"]})
+    assert {n: arm.comparison.reference_loss for n, arm in study.variants.items()} == {
+        "all": "focal", "two": "dice",
+    }  # fmt: skip
+
+
+def test_a_shard_of_arms_keeps_their_order_on_the_command_line(tmp_path):
+    assert list(cut(tmp_path, arms=["rate=1,own", "plain"])) == ["rate=1,own", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"arms": ["x"]}, "arms: no x here, there is plain, four, rate=1,own, options"),
+        ({"losses": ["dice", "x"]}, "losses: no x here, there is dice_ce, dice$"),
+        ({"arms": ["four"], "seeds": ["1"]}, "arms: none of them has these losses and seeds"),
+        ({"arms": ["rate=1,own"], "losses": ["dice_ce"]}, "arms: none of them has these losses"),
+    ],
+)
+def test_a_shard_of_nothing_is_refused(tmp_path, overrides, message):
+    with pytest.raises(StudyError, match=message):
+        cut(tmp_path, **overrides)
+    with pytest.raises(StudyError, match="arms: no four here, there is none"):
+        load(write(tmp_path), {"arms": ["four"]})
+
+
+def test_a_shard_leaves_what_it_was_given_alone(tmp_path):
+    overrides = {"arms": ["four"], "losses": ["dice"], "seeds": ["2"]}
+    before = copy.deepcopy(overrides)
+    assert cut(tmp_path, **overrides) == {"four": (["dice"], (2,))}
+    assert overrides == before
+
+
+@pytest.mark.parametrize(
+    "overrides", [{}, {"seeds": ["2"]}, {"losses": ["dice"]}, {"arms": ["options", "four"]}]
+)
+def test_a_study_with_arms_and_each_shard_of_it_read_back_as_themselves(tmp_path, overrides):
+    study = load(armed(tmp_path, comparison={"reference_loss": "dice"}), overrides)
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(study.as_yaml())
+    again = load(resolved)
+    assert again == study
+    assert again.variants == study.variants
+    assert load(resolved, overrides) == study
+
+
+def test_losses_named_by_words_can_be_chosen_from(tmp_path):
+    path = write(tmp_path, losses=["loss_odyssey"], arms={"a": {"losses": ["dice", "dice_ce"]}})
+    study = load(path, {"losses": ["dice", "focal"]})
+    assert list(study.losses) == ["dice", "focal"]
+    assert list(study.variants["a"].losses) == ["dice"]
+
+
+def test_an_arm_finds_a_loss_and_rates_beside_the_study(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\nclass Mine(torch.nn.CrossEntropyLoss):\n    pass\n"
+    )
+    (tmp_path / "rates.csv").write_text("loss,learning_rate\ndice,0.5\ndice_ce,0.25\nmine,1\n")
+    arm = {"losses": {"mine": {"name": "mine.py:Mine"}}, "rates": "rates.csv"}
+    study = load(write(tmp_path, arms={"a": arm}))
+    elsewhere = tmp_path / "results" / "config.yaml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(study.as_yaml())
+    for found in (study, load(elsewhere)):
+        assert found.variants["a"].rate("dice") == "0.5"
+        assert found.variants["a"].losses["mine"].name.endswith("mine.py:Mine")
+
+
+def test_volumes_of_the_training_set_are_a_word(tmp_path):
+    losses = {"dice_ce": {}, "g": {"name": "generalized_dice", "volumes": "training_set"}}
+    assert load(write(tmp_path, losses=losses)).losses["g"].options["volumes"] == "training_set"
+    losses["g"]["volumes"] = "trainingset"
+    with pytest.raises(StudyError, match=r"losses\.g: volumes"):
+        load(write(tmp_path, losses=losses))

@@ -551,7 +551,9 @@ def _collect(options) -> None:
             prepared=load_all(paths.resources(d) / "prepared" for d in data),
             splits=files.read_table(place / "splits.csv"),
             runs=[
-                place / "runs" / paths.run(variant, loss, seed)
+                Path(f"{folder}{paths.arm(configuration.home(name, loss))}")
+                / "runs"
+                / paths.run(variant, loss, seed)
                 for loss in variant.losses
                 for seed in variant.seeds
             ],
@@ -563,7 +565,10 @@ def _collect(options) -> None:
 def _add_merge(commands) -> None:
     help = "merge the raw tables of an experiment's shards, then tell what they show"
     parser = _job(commands, "merge", _merge, help)
-    parser.add_argument("shards", type=Path, nargs="+", help="folders with raw tables (*.csv.gz)")
+    parser.add_argument(
+        "shards", type=Path, nargs="+", metavar="SHARD",
+        help="folder of a shard's results, with config.yaml and tables/",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder of the whole study")
 
 
@@ -572,7 +577,17 @@ def _merge(options) -> None:
     from workflow.comparison import experiment
 
     configuration = study.load(options.study)
-    raw = experiment.merge([experiment.read(shard) for shard in options.shards])
+    shards = [
+        experiment.Shard(
+            str(folder), study.load(folder / "config.yaml"), experiment.read(folder / "tables")
+        )
+        for folder in options.shards
+    ]
+    raw = experiment.merge(configuration, shards)
+    for row in experiment.outcomes(configuration, raw["runs"]).itertuples():
+        if row.missing:
+            arm = f"arm {row.arm}: " if row.arm else ""
+            _say("%s%d of %d runs are in no shard", arm, row.missing, row.runs)
     experiment.write(raw, options.out / "tables", ".csv.gz")
     files.write_text(options.out / "config.yaml", configuration.as_yaml())
     options.study = options.out / "config.yaml"

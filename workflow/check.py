@@ -52,7 +52,7 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
             sizes = splits.drop_duplicates("subject")["split"].value_counts()
             where = f"{name}: " if name else ""
             yield f"{where}subjects: " + ", ".join(f"{sizes[n]} {n}" for n in sizes.index)
-            losses_work(variant)
+        losses_work(study)
         yield f"losses: all {len(study.losses)} have a value and a gradient on a trial batch"
 
 
@@ -93,17 +93,27 @@ def classes_of(dataset: Dataset, data: DataSet) -> tuple[tuple[str, ...], dict[i
 
 
 def losses_work(study: Study) -> None:
-    """Tries every loss on a tiny batch, so that what would fail in every run fails now.
+    """Tries every loss of every arm on a tiny batch: what would fail in every run fails now.
 
     Raises ``StudyError`` for the losses, ``DataError`` for a folder that cannot be read.
     """
-    root = paths.raw(study.data())
-    classes = 1 + len(CLASSES)
-    if study.dataset.source != "phantom" and not root.exists():
-        return  # downloaded first, or told when it is read; linting a study needs no data
-    if study.dataset.source != "phantom":
-        classes = len(classes_of(study.dataset, read_dataset(study.dataset, root))[0])
-    objective.trial(study.losses, [1] * classes, study.training.patch_size)
+    tried = set()
+    for arm in study.variants.values():
+        root = paths.raw(arm.data())
+        if arm.dataset.source != "phantom" and not root.exists():
+            continue  # downloaded first, or told when it is read; linting a study needs no data
+        classes = 1 + len(CLASSES)
+        if arm.dataset.source != "phantom":
+            classes = len(classes_of(arm.dataset, read_dataset(arm.dataset, root))[0])
+        patch = arm.training.patch_size
+        # arms share most of their losses
+        new = {
+            label: loss
+            for label, loss in arm.losses.items()
+            if (label, loss.model_dump_json(), classes, patch) not in tried
+        }
+        objective.trial(new, [1] * classes, patch)
+        tried |= {(label, loss.model_dump_json(), classes, patch) for label, loss in new.items()}
 
 
 def split(splits: Splits, prepared: Prepared, external: Prepared | None = None) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tempfile
@@ -98,8 +99,8 @@ def write_table(path: Path | str, table: Any) -> None:
 
     A path that ends in ``.gz`` is compressed, the same table to the same bytes.
     """
-    packed = {"method": "gzip", "mtime": 0} if Path(path).suffix == ".gz" else None
+    path = Path(path)
+    text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode()
     with replacing(path) as temporary:
-        table.to_csv(
-            temporary, index=False, float_format="%.9g", lineterminator="\n", compression=packed
-        )
+        # pandas would keep the name of the temporary file in the packed one
+        temporary.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)

@@ -32,12 +32,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+=,-]*$", max_length=80)]
 Experiment = Literal["mechanism", "absence", "imbalance", "published", "factorial", "sgd"]
 
+REFERENCE = "dice_ce"
+"""The loss that others are compared with where a study names none."""
+
 FLOOR = "all_background"
 """Label of the row that no run stands behind: the score of predicting nothing."""
 
 TRAINING_SET_WORDS = {"weight": "inverse_frequency", "volumes": "training_set"}
 """Options of a loss, and the word for a value that is computed from the study's training cases."""
-
 
 ARMS_SHARE = {"title", "experiment", "arms", "tuning"}
 """Keys that the arms of a study have in common."""
@@ -178,7 +180,7 @@ class Comparison(Section):
     """How runs are compared."""
 
     checkpoint: Literal["best", "last"] = "best"
-    reference_loss: str = "dice_ce"
+    reference_loss: str = REFERENCE
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     margin: Positive = Field(0.02, description="losses within it are called equivalent, in Dice")
 
@@ -266,19 +268,10 @@ class Study(Section):
     @model_validator(mode="before")
     @classmethod
     def _losses_are_names_with_options(cls, data: Any) -> Any:
-        """``label: {name: dice, batch: true}``; the name defaults to the label.
-
-        A word, or a list of words, names losses with their defaults: ``dice``, or a collection
-        such as ``loss_odyssey``.
-        """
+        """``label: {name: dice, batch: true}``; the name defaults to the label."""
         if not isinstance(data, dict) or "losses" not in data:
             return data
-        entries = data["losses"]
-        if isinstance(entries, str):
-            entries = [entries]
-        if isinstance(entries, list):
-            names = [n for word in entries for n in losses.collections.get(str(word), (str(word),))]
-            entries = {name: _defaults(name) for name in names}
+        entries = _entries(data["losses"])
         if isinstance(entries, dict):
             entries = {label: _named(str(label), entry) for label, entry in entries.items()}
         return data | {"losses": entries}
@@ -331,29 +324,57 @@ class Study(Section):
                 raise ValueError(f"losses.{label}: cannot be made: {reason}") from None
         if self.arms and self.tuning:
             raise ValueError("tuning: rates are found by a study without arms")
-        for name in self.arms:
-            try:
-                if self._arm(name).training.signals_every != self.training.signals_every:
-                    raise ValueError(f"arms.{name}.training.signals_every: all arms share this key")
-            except ValidationError as error:
-                raise ValueError("; ".join(_faults(error, f"arms.{name}."))) from None
+        if faults := [fault for name in self.arms for fault in self._faults_of_arm(name)]:
+            raise ValueError("\n".join(faults))
         return self
+
+    def _faults_of_arm(self, name: str) -> list[str]:
+        where = f"arms.{name}."
+        if own := sorted(ARMS_SHARE & set(self.arms[name])):
+            return [f"{where}{key}: all arms share this key" for key in own]
+        try:
+            arm = self._arm(name)
+        except ValidationError as error:
+            return _faults(error, where)
+        except ValueError as error:
+            return [f"{where}{error}"]
+        if arm.training.signals_every != self.training.signals_every:
+            return [f"{where}training.signals_every: all arms share this key"]
+        return []
 
     def _arm(self, name: str) -> Study:
         changes = dict(self.arms[name])
-        if own := ARMS_SHARE & set(changes):
-            raise ValueError(f"arms.{name}.{own.pop()}: all arms share this key")
         base = self._as_data()
         if isinstance(changes.get("losses"), list):
-            changes["losses"] = _chosen(
-                base.pop("losses"), changes["losses"], f"arms.{name}.losses"
-            )
+            changes["losses"] = _chosen(base.pop("losses"), changes["losses"], "losses")
         return Study.model_validate(_merge(base, changes) | {"arms": {}, "experiment": None})
 
     @functools.cached_property
     def variants(self) -> dict[str, Study]:
         """The study of each arm, without arms of its own; a study without arms is its only one."""
         return {name: self._arm(name) for name in self.arms} or {"": self}
+
+    def home(self, arm: str, label: str) -> str:
+        """The arm whose folder has the runs of an arm with the loss of this label.
+
+        It is the first whose runs depend on the same: a run that stands in two arms is trained
+        once.
+        """
+        wanted = self.variants[arm]._run_identity(label)
+        return next(
+            name
+            for name, variant in self.variants.items()
+            if label in variant.losses and variant._run_identity(label) == wanted
+        )
+
+    def _run_identity(self, label: str) -> tuple:
+        return (
+            self.run_settings(label).model_dump_json(),
+            self.data(),
+            self.external_data(),
+            self.splits,
+            bool(self.tuning),
+        )
 
     @property
     def is_experiment(self) -> bool:
@@ -370,7 +391,8 @@ class Study(Section):
         return RunSettings(
             loss=self.losses[label],
             network=self.network,
-            training=self.training,
+            # each run is told its own rate: that of the study must not tell runs apart
+            training=self.training.model_copy(update={"learning_rate": Training().learning_rate}),
             evaluation=self.evaluation,
             checkpoint=self.comparison.checkpoint,
         )
@@ -378,8 +400,9 @@ class Study(Section):
     def trial_settings(self, label: str) -> RunSettings:
         """What a trial of a learning rate depends on: a run of the tuning's length."""
         steps = self.tuning.steps or self.training.steps
-        training = self.training.model_copy(update={"steps": steps})
-        return self.run_settings(label).model_copy(update={"training": training})
+        run = self.run_settings(label)
+        training = run.training.model_copy(update={"steps": steps})
+        return run.model_copy(update={"training": training})
 
     def rate(self, label: str) -> str:
         """The learning rate of a loss as its folder names it; "tuned" if it is yet to be found."""
@@ -414,8 +437,8 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
     """The study of a YAML file, single keys replaced by ``overrides`` (nested as in the file).
 
     Lists of ``losses``, ``seeds`` and ``arms`` among the overrides choose from those of the study:
-    a shard of it. A loss of the user's own is found beside the file. Raises :class:`StudyError`
-    with one line for each fault.
+    a shard of it (see :func:`_shard`). A loss of the user's own is found beside the file. Raises
+    :class:`StudyError` with one line for each fault.
     """
     path = Path(path)
     data = _read_file(path)
@@ -423,15 +446,13 @@ def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
     if "losses" in overrides:
         overrides["losses"] = typed(overrides["losses"])
     try:
-        data = _merge(_shard(data, overrides), overrides)
+        data = _merge(*_shard(data, overrides))
     except ValueError as error:
         raise StudyError(f"{path}: {error}") from None
-    if isinstance(data.get("losses"), dict):
-        data["losses"] = {
-            label: _beside(entry, path.parent) for label, entry in data["losses"].items()
-        }
-    if isinstance(data.get("rates"), str):
-        data["rates"] = _read_rates(path, data["rates"])
+    data = _found_beside(data, path)
+    arms = {} if data.get("arms") is None else data["arms"]
+    if isinstance(arms, dict):
+        data["arms"] = {name: _found_beside(changes, path) for name, changes in arms.items()}
     try:
         return Study.model_validate(data)
     except ValidationError as error:
@@ -458,6 +479,18 @@ def _read_file(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     merged = _merge(_read_file(path.parent / base, (*below, path)), data)
     # of losses a study has its own, or those of the other study
     return merged | {key: data[key] for key in ("losses", "rates") if key in data}
+
+
+def _found_beside(keys: Any, study: Path) -> Any:
+    """The keys of a study or an arm, with what they name of the files beside the study."""
+    if not isinstance(keys, dict):
+        return keys
+    found = {}
+    if isinstance(entries := keys.get("losses"), dict):
+        found["losses"] = {label: _beside(entry, study.parent) for label, entry in entries.items()}
+    if isinstance(keys.get("rates"), str):
+        found["rates"] = _read_rates(study, keys["rates"])
+    return keys | found
 
 
 def _read_rates(study: Path, name: str) -> dict[str, Any]:
@@ -508,7 +541,22 @@ def json_schema() -> dict[str, Any]:
     }
     schema["properties"]["rates"]["anyOf"].append({"type": "string"})
     schema["anyOf"] = [{"required": ["extends"]}, {"required": schema.pop("required")}]
+    # a study that extends another may replace some keys of its data set
+    del schema["$defs"]["Dataset"]["required"]
     return schema
+
+
+def _entries(named: Any) -> Any:
+    """The mapping of losses, also where they are named by a word or a list of words.
+
+    A word names a loss with its defaults, or a collection such as ``loss_odyssey``.
+    """
+    if isinstance(named, str):
+        named = [named]
+    if isinstance(named, list):
+        names = [n for word in named for n in losses.collections.get(str(word), (str(word),))]
+        return {name: _defaults(name) for name in names}
+    return named
 
 
 def _named(label: str, entry: Any) -> Any:
@@ -552,33 +600,74 @@ def _beside(entry: Any, folder: Path) -> Any:
     return entry | {"name": f"{os.path.relpath(file)}:{cls}"} if file.is_file() else entry
 
 
-def _shard(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """The study without what the lists in ``overrides``, which are taken out there, leave out.
+def _shard(data: dict[str, Any], overrides: dict[str, Any]) -> tuple[dict, dict]:
+    """The study without what the lists in ``overrides`` leave out, and the other overrides.
 
-    An arm keeps what is left of its own losses and seeds, and goes if nothing is left.
+    An arm keeps what is left of its own losses and seeds, and goes if nothing is left. Where the
+    reference loss is left out, the first one left takes its place. Losses of which the study has
+    none are no choice but other losses.
     """
-    data = dict(data)
-    for key in ("losses", "arms"):
-        words = overrides.get(key)
-        entries = data.get(key)
-        if isinstance(words, list) and isinstance(entries, dict) and set(words) & set(entries):
-            data[key] = _chosen(entries, overrides.pop(key), key)
-    arms = {}
-    for name, changes in (data.get("arms") or {}).items():
-        changes = dict(changes or {})
-        for key, kept in (("losses", data.get("losses")), ("seeds", overrides.get("seeds"))):
-            if isinstance(kept, list | dict) and isinstance(changes.get(key), list):
-                left = {str(item) for item in kept}
-                changes[key] = [item for item in changes[key] if str(item) in left]
-        if all(changes.get(key) != [] for key in ("losses", "seeds")):
-            arms[name] = changes
-    return data | ({"arms": arms} if arms else {})
+    data, rest = dict(data), dict(overrides)
+    entries, words, labels = _entries(data.get("losses")), rest.get("losses"), None
+    if isinstance(words, list) and isinstance(entries, dict):
+        entries = {str(label): entry for label, entry in entries.items()}
+        if any(str(word) in entries for word in words):
+            data["losses"] = _chosen(entries, rest.pop("losses"), "losses")
+            labels = list(data["losses"])
+            if _reference(data) in entries:
+                data = _comparable(data, _reference(data), labels)
+    arms = data.get("arms")
+    arms = {str(name): arm for name, arm in arms.items()} if isinstance(arms, dict) else {}
+    if isinstance(rest.get("arms"), list):
+        arms = _chosen(arms, rest.pop("arms"), "arms")
+    if arms:
+        left = {
+            name: _cut(arm, labels, rest.get("seeds"), _reference(data))
+            for name, arm in arms.items()
+        }
+        data["arms"] = {name: arm for name, arm in left.items() if arm is not None}
+        if not data["arms"]:
+            raise ValueError("arms: none of them has these losses and seeds")
+    return data, rest
+
+
+def _cut(arm: Any, labels: list[str] | None, seeds: Any, reference: str) -> Any:
+    """What these losses and seeds, None for all, leave of an arm; None where nothing is left."""
+    if not isinstance(arm, dict):
+        return {} if arm is None else arm
+    arm = dict(arm)
+    for key, kept in (("losses", labels), ("seeds", seeds)):
+        own = arm.get(key)
+        if isinstance(kept, list) and isinstance(own, list | dict):
+            wanted = {str(item) for item in kept}
+            if isinstance(own, dict):  # options that the arm changes
+                arm[key] = {label: entry for label, entry in own.items() if str(label) in wanted}
+            elif left := [item for item in own if str(item) in wanted]:
+                arm[key] = left
+            else:
+                return None
+    if labels is not None and isinstance(arm.get("losses"), list):
+        arm = _comparable(arm, reference, list(map(str, arm["losses"])))
+    return arm
+
+
+def _reference(keys: dict[str, Any], default: str = REFERENCE) -> str:
+    comparison = keys.get("comparison")
+    return comparison.get("reference_loss", default) if isinstance(comparison, dict) else default
+
+
+def _comparable(keys: dict[str, Any], reference: str, labels: list[str]) -> dict[str, Any]:
+    """The keys of a study or an arm, whose reference loss must be one of these labels."""
+    if _reference(keys, reference) in labels:
+        return keys
+    return _merge(keys, {"comparison": {"reference_loss": labels[0]}})
 
 
 def _chosen(entries: dict[str, Any], words: list[Any], key: str) -> dict[str, Any]:
     """The entries with these names, in the order of the words."""
     if unknown := [str(word) for word in words if str(word) not in entries]:
-        raise ValueError(f"{key}: no {', '.join(unknown)} here, there is {', '.join(entries)}")
+        there = ", ".join(entries) or "none"
+        raise ValueError(f"{key}: no {', '.join(unknown)} here, there is {there}")
     return {str(word): entries[str(word)] for word in words}
 
 
@@ -610,7 +699,8 @@ def typed(value: Any) -> Any:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    return "\n".join(f"{path}: {line}" for line in _faults(error))
+    # those of the arms are lines of one message
+    return "\n".join(f"{path}: {line}" for fault in _faults(error) for line in fault.split("\n"))
 
 
 def _faults(error: ValidationError, prefix: str = "") -> list[str]:

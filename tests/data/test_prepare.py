@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,46 @@ def test_normalising_clips_outliers_and_survives_a_flat_channel() -> None:
     assert result[0].max() < 3
     assert result[0].std() == pytest.approx(1, abs=1e-4)
     assert not result[1].any()
+
+
+@pytest.fixture
+def pair(pristine: Path, tmp_path: Path) -> tuple[Prepared, Prepared]:
+    """Two data sets of the same cases under different names."""
+    found = read(pristine)
+    classes = merge_labels(found.labels, None)
+    return tuple(
+        prepare.prepare(replace(found, name=name), tmp_path / name, *classes)
+        for name in ("own", "other")
+    )
+
+
+def test_joined_cases_are_named_after_their_data_set(pair: tuple[Prepared, Prepared]) -> None:
+    own, other = pair
+    joined = own.joined(other)
+    assert joined.cases[: len(own.cases)] == own.cases
+    assert (joined.name, joined.classes, joined.root) == (own.name, own.classes, own.root)
+    for case, source in zip(joined.cases[len(own.cases) :], other.cases, strict=True):
+        assert (case.name, case.subject) == (f"other.{source.name}", f"other.{source.subject}")
+        assert case.dataset == "other"
+        np.testing.assert_array_equal(joined.label(case), other.label(source))
+        np.testing.assert_array_equal(joined.image(case), other.image(source))
+    assert len({case.name for case in joined.cases}) == 2 * len(own.cases)
+
+
+def test_two_folders_are_loaded_as_one(pair: tuple[Prepared, Prepared], tmp_path: Path) -> None:
+    own, other = pair
+    assert prepare.load_all([tmp_path / "own"]) == own
+    assert prepare.load_all([tmp_path / "own", tmp_path / "other"]) == own.joined(other)
+
+
+def test_data_sets_that_do_not_fit_are_told_all_their_differences(
+    pair: tuple[Prepared, Prepared],
+) -> None:
+    own, other = pair
+    with pytest.raises(DataError) as caught:
+        own.joined(replace(other, classes=("background", "tumour"), channels=("CT",)))
+    told = str(caught.value)
+    assert "other: its classes are background, tumour, but those of own are background" in told
+    assert "other: its channels are CT, but those of own are " in told
+    with pytest.raises(DataError, match="own: two data sets have this name"):
+        own.joined(replace(other, name="own"))

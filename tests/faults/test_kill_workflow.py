@@ -111,8 +111,8 @@ def test_the_same_study_twice_gives_the_same_tables(expected, project):
 MOMENTS = (
     "subjects written",
     "cases verified",
-    "dice seed 1: step 20/",
-    "dice seed 1: step 60/",
+    "^dice seed 1: step 20/",
+    "^dice seed 1: step 60/",
     "raises seed 1 failed",
     "generalized_dice seed 1: step 10/",
     "generalized_dice seed 1: step 60/",
@@ -139,7 +139,7 @@ def test_a_study_killed_with_its_jobs_again_and_again_ends_the_same(expected, pr
 
 def test_a_killed_snakemake_whose_jobs_live_on_is_followed_at_once(expected, project):
     process = start(project)
-    wait_for(process, r"dice seed 1: step 20/")
+    wait_for(process, r"^dice seed 1: step 20/")
     jobs = kill(process, with_jobs=False)
     for job in jobs:
         job.suspend()  # or they would be done before Snakemake has begun
@@ -153,7 +153,7 @@ def test_a_killed_snakemake_whose_jobs_live_on_is_followed_at_once(expected, pro
 
 def test_what_a_job_finished_after_snakemake_was_killed_is_not_trained_again(expected, project):
     process = start(project)
-    wait_for(process, r"dice seed 1: step 20/")
+    wait_for(process, r"^dice seed 1: step 20/")
     psutil.wait_procs(kill(process, with_jobs=False))
     text = finish(start(project))
     assert "dice seed 1: goes on at step 60" in text
@@ -162,7 +162,7 @@ def test_what_a_job_finished_after_snakemake_was_killed_is_not_trained_again(exp
 
 def test_a_second_snakemake_on_the_same_study_is_refused_and_harms_nothing(expected, project):
     first = start(project)
-    wait_for(first, r"dice seed 1: step 10/")
+    wait_for(first, r"^dice seed 1: step 10/")
     second = start(project)
     text = second.communicate(timeout=300)[0]
     assert second.returncode != 0
@@ -173,10 +173,10 @@ def test_a_second_snakemake_on_the_same_study_is_refused_and_harms_nothing(expec
 
 def test_a_run_that_is_forced_starts_anew(project):
     process = start(project)
-    wait_for(process, r"dice seed 1: step 20/")
+    wait_for(process, r"^dice seed 1: step 20/")
     kill(process, with_jobs=True)
     status = "results/tiny/runs/tiny/dice/lr-0.003/seed-1/status.json"
     assert list(project.results.rglob("dice/**/checkpoint.bin"))
     text = finish(start(project, "--forcerun", status))
-    assert "dice seed 1: step 5/60" in text
+    assert "^dice seed 1: step 5/60" in text
     assert "dice seed 1: goes on" not in text

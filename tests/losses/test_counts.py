@@ -23,6 +23,12 @@ def case(classes=4, ignored=True):
     return logits.requires_grad_(), labels, valid if ignored else None
 
 
+@pytest.fixture(params=[2**17, 28], ids=["whole images", "pieces"])
+def _size_of_pieces(request, monkeypatch):
+    """28 elements are 7 voxels of 4 classes: an image of 60 is cut into 8 pieces and a rest."""
+    monkeypatch.setattr("losses.counts._PIECE", request.param)
+
+
 def literal(logits, labels, valid):
     """p and one-hot g, (B, C, N), 0 where ignored."""
     kept = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
@@ -38,6 +44,7 @@ def gradients(values, logits):
     return torch.autograd.grad(total, logits)[0]
 
 
+@pytest.mark.usefixtures("_size_of_pieces")
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("ignored", [False, True])
 def test_counts_are_sums_over_one_hot_maps(ignored, squared):
@@ -51,6 +58,7 @@ def test_counts_are_sums_over_one_hot_maps(ignored, squared):
     assert_close(gradients(counts[:2], logits), expected)
 
 
+@pytest.mark.usefixtures("_size_of_pieces")
 @pytest.mark.parametrize("ignored", [False, True])
 def test_confusion_sums_the_probabilities_of_the_voxels_of_each_label(ignored):
     logits, labels, valid = case(ignored=ignored)

@@ -216,10 +216,10 @@ def test_the_docstring_holds_formula_and_source_of_the_card(name):
     ("name", "expected"),
     [
         ("cross_entropy", {"distribution", "base", "reduction", "probabilities"}),
-        ("dice", {"overlap", "base", "counts"}),
-        ("generalized_dice", {"generalized_dice", "base", "counts"}),
-        ("lovasz_softmax", {"lovasz", "base", "counts", "odds"}),
-        ("dice_metric", {"differences", "overlap", "base", "counts"}),
+        ("dice", {"overlap", "base", "counts", "probabilities"}),
+        ("generalized_dice", {"generalized_dice", "base", "counts", "probabilities"}),
+        ("lovasz_softmax", {"lovasz", "base", "counts", "odds", "probabilities"}),
+        ("dice_metric", {"differences", "overlap", "base", "counts", "probabilities"}),
         ("cl_dice", {"neighbourhood", "overlap", "base", "counts", "morphology", "probabilities"}),
         ("nacl", {"penalised", "base", "counts", "reduction", "probabilities"}),
         (

@@ -128,6 +128,18 @@ def test_learning_rates_are_told_with_and_without_trials(page: str, tmp_path: Pa
     assert "0.003" in plain and "not tuned in this study" in plain
 
 
+def test_each_split_has_its_digest(page: str, study_dir: Path) -> None:
+    study = read_study(study_dir)
+    dataset = study.dataset
+    words = section(page, "data")
+    for split in ("train", "validation", "test"):
+        digest = dataset.loc[dataset["split"] == split, "sha256"].iloc[0]
+        assert f"{split} {digest[:12]}" in words
+        assert f'<code title="{digest}">{digest[:12]}</code>' in page
+    older = dataclasses.replace(study, dataset=dataset.drop(columns="sha256"))
+    assert "SHA-256" not in section(report.render(older, study_dir / "figures"), "data")
+
+
 def test_images_have_alternative_texts(page: str) -> None:
     images = [attributes for tag, attributes in Page(page).tags if tag == "img"]
     assert len(images) == len(report.TITLES)

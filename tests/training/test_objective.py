@@ -21,6 +21,12 @@ def test_a_weight_in_words_is_that_of_the_training_cases():
     assert loss.weight == (0.5, 1.5)
 
 
+def test_volumes_in_words_are_those_of_the_training_cases():
+    entry = Loss(name="generalized_dice", options={"volumes": "training_set"})
+    assert create(entry, [30, 10]).volumes == (30, 10)
+    assert entry.options == {"volumes": "training_set"}
+
+
 def test_every_loss_of_the_catalogue_passes_the_trial():
     apart = [[float(i != j) for j in range(4)] for i in range(4)]
     required = {"weight": [1.0, 2.0, 3.0, 4.0], "dist_matrix": apart}

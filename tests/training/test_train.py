@@ -9,8 +9,13 @@ import pytest
 import torch
 
 import losses
-from workflow import files
-from workflow.study import StudyError
+from workflow import check, files
+from workflow.data import phantom
+from workflow.data.faults import DataError
+from workflow.data.prepare import prepare
+from workflow.data.splits import check_splits
+from workflow.study import Dataset, Loss, StudyError, Training
+from workflow.training import optimisation, signals
 from workflow.training import train as module
 from workflow.training.train import Run, train
 
@@ -206,3 +211,136 @@ def test_timing_the_loss_changes_nothing_of_what_is_scored(
     monkeypatch.setattr(module.Trainer, "_loss_seconds", lambda *_: 0.0)
     _, _, untimed = run(study, prepared, splits, tmp_path / "untimed")
     pd.testing.assert_frame_equal(timed, untimed, check_exact=True)
+
+
+def with_training(study, **changes):
+    return study.model_copy(update={"training": study.training.model_copy(update=changes)})
+
+
+def test_signals_tell_every_class_and_change_no_number(study, prepared, splits, tmp_path):
+    _, *plain = run(study, prepared, splits, tmp_path / "plain", "dice")
+    watched = with_training(study, signals_every=4)
+    status, *seen = run(watched, prepared, splits, tmp_path / "seen", "dice")
+    for one, other in zip(plain, seen, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert not (tmp_path / "plain" / "signals.csv").exists()
+    table = files.read_table(tmp_path / "seen" / "signals.csv")
+    assert list(table) == ["dataset", "loss", "learning_rate", "seed", *signals.COLUMNS]
+    assert sorted(table["step"].unique()) == [0, 4]
+    per_step = table.groupby("step")
+    assert (per_step["class"].apply(list) == [list(prepared.classes)] * 2).all()
+    patches = study.training.batch_size * math.prod(study.training.patch_size)
+    assert (per_step["voxels"].sum() == patches).all()
+    assert (table["gradient_inside"] + table["gradient_outside"] > 0).all()
+    assert status["status"] == "ok"
+
+
+def test_signals_are_a_table_also_where_the_loss_cannot_be_made(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    def refuse(name, **options):
+        raise ValueError("no weights for these classes")
+
+    monkeypatch.setattr(losses, "create", refuse)
+    status, *_ = run(with_training(study, signals_every=1), prepared, splits, tmp_path)
+    assert status["status"] == "failed"
+    assert list(files.read_table(tmp_path / "signals.csv"))[4:] == list(signals.COLUMNS)
+
+
+def test_a_trial_leaves_its_curve_and_status(study, prepared, splits, tmp_path):
+    settings = with_training(study, signals_every=1).run_settings("dice")
+    train(settings, prepared, splits, Run("dice", 3e-3, 1), tmp_path, trial=True)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["checkpoint.bin", "curve.csv", "status.json"]
+
+
+def test_sgd_steps_against_the_gradient_with_nesterov_momentum():
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    network = torch.nn.Module()
+    network.register_parameter("w", weight)
+    training = Training(optimizer="sgd", momentum=0.9, weight_decay=0.5)
+    optimizer = optimisation.optimizer(network, training, rate=0.1)
+    w, velocity = 2.0, 0.0
+    for slope in (3.0, -1.0, 0.5):
+        weight.grad = torch.tensor([slope])
+        optimizer.step()
+        gradient = slope + 0.5 * w
+        velocity = 0.9 * velocity + gradient
+        w -= 0.1 * (gradient + 0.9 * velocity)
+        assert weight.item() == pytest.approx(w)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_study_trains_with_sgd(study, prepared, splits, tmp_path, momentum):
+    options = {"schedule": "polynomial", "optimizer": "sgd", "momentum": momentum}
+    status, curve, _ = run(with_training(study, **options), prepared, splits, tmp_path)
+    plain, other, _ = run(study, prepared, splits, tmp_path / "adamw")
+    assert status["status"] == "ok"
+    # the same start and patches, another path
+    for digest in ("initial_weights_sha256", "patch_order_sha256"):
+        assert status[digest] == plain[digest]
+    loss = [c[(c["split"] == "train") & (c["quantity"] == "loss")]["value"] for c in (curve, other)]
+    assert not np.allclose(*loss)
+    rates = curve[curve["quantity"] == "learning_rate"].set_index("step")["value"]
+    assert rates.to_dict() == pytest.approx({3: 3e-3 * (1 - 3 / 6) ** 0.9, 6: 0})
+
+
+def test_an_output_bias_at_the_class_frequencies_predicts_background_first(
+    study, prepared, splits, tmp_path
+):
+    def first(**changes):
+        status, curve, _ = run(with_training(study, **changes), prepared, splits, tmp_path)
+        start = curve[(curve["step"] == 0) & (curve["class"] == "background")]
+        return status["initial_weights_sha256"], status["patch_order_sha256"], start["value"].item()
+
+    random, shifted = first(), first(output_bias="class_frequencies")
+    assert random[0] != shifted[0]
+    assert random[1] == shifted[1]
+    assert shifted[2] > 0.999 > random[2]
+
+
+@pytest.fixture(scope="module")
+def external(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("external")
+    options = {"subjects": 2, "shape": [24, 24, 24], "spacing": 8.0, "seed": 5}
+    dataset = Dataset(source="phantom", name="other", phantom=options)
+    phantom.write(dataset.phantom, folder / "raw")
+    data = check.read_dataset(dataset, folder / "raw")
+    return prepare(data, folder / "prepared", *check.classes_of(dataset, data))
+
+
+@pytest.mark.parametrize("test", [0.25, 0.0])
+def test_an_external_test_set_is_scored_under_its_name(
+    study, prepared, splits, external, tmp_path, test
+):
+    shares = {"train": 0.5, "validation": 0.5 - test, "test": test}
+    table = check.split(study.splits.model_copy(update=shares), prepared, external)
+    joined = prepared.joined(external)
+    check_splits(table, joined)
+    _, _, cases = run(study, joined, table, tmp_path)
+    sets = cases.groupby("test_set")["case"].unique()
+    assert sorted(sets["other"]) == ["other.phantom_001", "other.phantom_002"]
+    assert set(sets.index) == ({"tiny", "other"} if test else {"other"})
+    if test:
+        # what is trained and how its own cases are scored do not depend on it
+        _, _, alone = run(study, prepared, splits, tmp_path / "alone")
+        own = cases[cases["test_set"] == "tiny"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, alone, check_exact=True)
+
+
+def test_an_external_case_can_be_given_to_no_other_split(study, prepared, external):
+    joined = prepared.joined(external)
+    table = check.split(study.splits, prepared, external)
+    assert set(table[table["case"].str.startswith("other.")]["split"]) == {"external"}
+    for case, split in ((joined.cases[-1].name, "train"), (joined.cases[0].name, "external")):
+        edited = table.copy()
+        edited.loc[edited["case"] == case, "split"] = split
+        with pytest.raises(DataError, match=f"'{case}' is of the data set .*split '{split}'"):
+            check_splits(edited, joined)
+
+
+def test_losses_work_on_volumes_of_the_training_set(study, prepared, splits, tmp_path):
+    loss = Loss(name="generalized_dice", options={"volumes": "training_set"})
+    study = study.model_copy(update={"losses": {"g": loss}})
+    status, *_ = run(study, prepared, splits, tmp_path, "g")
+    assert status["status"] == "ok"

@@ -81,7 +81,7 @@ class Project:
         jobs: dict[str, set[str]] = {}
         for block in re.split(r"\n(?=\[|(?:local)?rule )", done.stdout):
             if rule := re.search(r"^(?:local)?rule (\w+):", block, re.M):
-                loss = re.search(r"wildcards: loss=([^,]+)", block)
+                loss = re.search(r"wildcards: .*\bloss=([^,]+)", block)
                 jobs.setdefault(rule.group(1), set()).add(loss.group(1) if loss else "")
         return jobs
 

@@ -238,7 +238,7 @@ def test_damaged_data_stop_the_workflow_before_training(finished, fresh, folder,
     assert not list((fresh.root / "resources").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("name", ["acdc", "default"])
+@pytest.mark.parametrize("name", ["acdc", "default", "sgd"])
 def test_the_studies_lint_clean_also_where_their_data_are_not(fresh, name):
     done = fresh.snakemake("--lint", study=fresh.root / "config" / f"{name}.yaml")
     assert done.returncode == 0, done.stdout

@@ -62,7 +62,8 @@ def check_splits(splits: pd.DataFrame, prepared: Prepared) -> None:
 
     Raises:
         DataError: a missing column, a subject in two splits, a case that is unknown, missing,
-            listed twice or given another subject, a class that no training case has.
+            listed twice or given another subject, a case of the external test set in another split
+            (or another case in its), a class that no training case has.
     """
     missing = [name for name in ("case", "subject", "split") if name not in splits.columns]
     if missing:
@@ -84,6 +85,13 @@ def check_splits(splits: pd.DataFrame, prepared: Prepared) -> None:
                 f"splits: the case '{row.case}' belongs to '{cases[row.case].subject}', "
                 f"not to '{row.subject}'"
             )
+        if row.case in cases:
+            source = cases[row.case].dataset
+            if (source != prepared.name) != (row.split == EXTERNAL):
+                faults.append(
+                    f"splits: the case '{row.case}' is of the data set '{source}', it cannot be in "
+                    f"the split '{row.split}'"
+                )
     for subject, group in splits.groupby("subject")["split"]:
         if group.nunique() > 1:
             where = " and ".join(sorted(group.unique()))

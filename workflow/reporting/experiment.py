@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import importlib
 import json
 from collections.abc import Callable, Mapping
@@ -18,7 +19,16 @@ from matplotlib.figure import Figure
 
 from workflow import files
 from workflow.reporting import wording
-from workflow.reporting.style import BLUE, ORANGE, WIDTH, headline, new_figure, save, styled, wrap
+from workflow.reporting.style import (
+    FAINT,
+    LINE_COLOURS,
+    WIDTH,
+    headline,
+    new_figure,
+    save,
+    styled,
+    wrap,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -107,9 +117,16 @@ def _tables(folder: Path, suffix: str) -> dict[str, pd.DataFrame]:
 
 
 def build(folder: Path) -> Path:
-    """Writes ``figures/`` and ``report.html`` of an experiment and returns the report's path."""
+    """Writes ``figures/`` and ``report.html`` of an experiment and returns the report's path.
+
+    Raises ``FileNotFoundError`` where there are no answers yet.
+    """
     folder = Path(folder)
     experiment = read(folder)
+    if not experiment.answers:
+        raise FileNotFoundError(
+            errno.ENOENT, "no answers of an experiment here", str(folder / "tables" / "answers")
+        )
     chapter = _chapter(experiment)
     pictures = {}
     for name, draw in chapter.figures.items():
@@ -129,12 +146,15 @@ def build(folder: Path) -> Path:
     environment.filters.update(readable=wording.readable)
     page = environment.get_template("experiment.html.j2").render(
         experiment=experiment,
+        fates=fates(experiment),
+        covered=covered(experiment),
         said=chapter.said(experiment),
         detectable=detectable(experiment),
         pictures=pictures,
         design=_cells(experiment.raw["arms"]) if len(experiment.arms) > 1 else None,
         summary=_cells(_short_summary(experiment)),
         shown={title: _cells(experiment.answers[name]) for name, title in chapter.shown.items()},
+        made_by=made_by(experiment),
         configuration=yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
     )
     out = folder / "report.html"
@@ -147,6 +167,53 @@ def _chapter(experiment: Experiment) -> Chapter:
     if name is None:
         return ARMS_ALONE
     return importlib.import_module(f"workflow.reporting.experiment_{name}").CHAPTER
+
+
+def fates(experiment: Experiment) -> list[str]:
+    """What became of the planned runs, failures first."""
+    table, runs = experiment.answers["outcomes"], experiment.raw["runs"]
+    done = int(table["runs"].sum() - table["missing"].sum())
+    said = []
+    for status, verb in (("failed", "failed"), ("diverged", "diverged")):
+        rows = runs[runs["status"] == status]
+        if len(rows):
+            said.append(f"{len(rows)} of {_runs(done)} {verb}: {_by_loss(experiment, rows)}.")
+    if not said:
+        said.append(f"None of {_runs(done)} failed or diverged.")
+    lacking = table[table["missing"] > 0]
+    if len(lacking):
+        of_arms = ""
+        if len(experiment.arms) > 1:
+            of_arms = " of " + wording.shortened(
+                [f"{row.arm} ({row.missing})" for row in lacking.itertuples()]
+            )
+        said.append(
+            f"{lacking['missing'].sum()} of {_runs(int(table['runs'].sum()))} planned are not in "
+            f"these tables{of_arms}."
+        )
+    return said
+
+
+def _runs(number: int) -> str:
+    return wording.count(number, "run")
+
+
+def _by_loss(experiment: Experiment, rows: pd.DataFrame) -> str:
+    """Losses and arms of some runs, how many, and the first reason that each gave."""
+    found = []
+    for (loss, arm), its in rows.groupby(["loss", "arm"], sort=False):
+        place = f" in {arm}" if len(experiment.arms) > 1 else ""
+        found.append(f"{wording.readable(loss)}{place} ({len(its)}; {its['reason'].iloc[0]})")
+    return wording.shortened(found)
+
+
+def made_by(experiment: Experiment) -> list[str]:
+    """Commits and versions of torch that the runs were made with, those of most runs first."""
+    made = experiment.raw["runs"].groupby(["commit", "torch"]).size()
+    return [
+        f"{_runs(number)}: commit {commit}, torch {torch}"
+        for (commit, torch), number in made.sort_values(ascending=False, kind="stable").items()
+    ]
 
 
 def detectable(experiment: Experiment) -> str:
@@ -203,12 +270,18 @@ def _text(value: Any) -> str:
 
 
 def widest_spread(experiment: Experiment) -> str:
-    """One sentence: the best arm of the loss that gains most from the choice of the arm."""
-    spread = experiment.summary.groupby("loss")["mean_dice"].agg(["min", "max"])
-    gain = (spread["max"] - spread["min"]).dropna()
-    if gain.empty:
+    """One sentence: the loss that depends most on the arm, or the best of one arm."""
+    scored = experiment.summary.dropna(subset=["mean_dice"])
+    if scored.empty:
         return "No loss has a score."
-    loss = gain.idxmax()
+    if scored["arm"].nunique() < 2:
+        best = scored.loc[scored["mean_dice"].idxmax()]
+        return (
+            f"{wording.readable(best['loss'])} scores highest: "
+            f"mean Dice {wording.number(best['mean_dice'])}."
+        )
+    spread = scored.groupby("loss")["mean_dice"].agg(["min", "max"])
+    loss = (spread["max"] - spread["min"]).idxmax()
     return (
         f"{wording.readable(loss)} depends most on the arm: mean Dice "
         f"{wording.number(spread.at[loss, 'min'])} to {wording.number(spread.at[loss, 'max'])}."
@@ -219,33 +292,57 @@ def widest_spread(experiment: Experiment) -> str:
 def draw_arms(experiment: Experiment) -> Figure:
     """Mean Dice of every loss in every arm."""
     table = experiment.summary
-    losses, arms = list(dict.fromkeys(table["loss"])), experiment.arms
-    figure = new_figure(WIDTH, 1.4 + 0.2 * len(losses) * max(1, len(arms) / 3))
+    losses = list(dict.fromkeys(table["loss"]))
+    arms = [arm for arm in experiment.arms if arm in set(table["arm"])]
+    figure = new_figure(WIDTH, 1.4 + len(losses) * (0.2 + 0.15 * len(arms)))
     axis = figure.subplots()
     for place, arm in enumerate(arms):
         rows = table[table["arm"] == arm].set_index("loss").reindex(losses)
-        y = [index + 0.7 * (place + 0.5) / len(arms) - 0.35 for index in range(len(losses))]
+        y = [index + 0.8 * ((place + 0.5) / len(arms) - 0.5) for index in range(len(losses))]
         error = [
             rows["mean_dice"] - rows["mean_dice_low"],
             rows["mean_dice_high"] - rows["mean_dice"],
         ]
-        colour = BLUE if place % 2 == 0 else ORANGE
+        colour = LINE_COLOURS[place % len(LINE_COLOURS)]
         axis.errorbar(rows["mean_dice"], y, xerr=error, fmt="o", ms=3, lw=1, color=colour)
         if len(arms) > 1:
-            for x, height in zip(rows["mean_dice_high"], y, strict=True):
-                axis.annotate(arm, (x, height), (4, 0), textcoords="offset points", va="center",
-                              fontsize=6)  # fmt: skip
+            # one seed and one case have no interval
+            ends = rows["mean_dice_high"].fillna(rows["mean_dice"])
+            for x, height in zip(ends, y, strict=True):
+                if pd.notna(x):
+                    axis.annotate(arm, (x, height), (4, 0), textcoords="offset points",
+                                  va="center", fontsize=6.5, color=colour)  # fmt: skip
+    for between in range(1, len(losses)):
+        axis.axhline(between - 0.5, color=FAINT, lw=0.6)
     axis.set_yticks(range(len(losses)), [wrap(wording.readable(name), 30) for name in losses])
-    axis.invert_yaxis()
+    axis.set_ylim(len(losses) - 0.5, -0.5)
     axis.set_xlim(0, 1)
-    axis.set_xlabel("mean Dice over the foreground classes, with 95 % interval")
+    axis.set_xlabel("mean Dice over the foreground classes")
     headline(figure, widest_spread(experiment))
     return figure
 
 
+def covered(experiment: Experiment) -> str:
+    """Over what the intervals are: one seed tells nothing of another."""
+    seeds = experiment.summary["seeds"]
+    if seeds.max() == 1:
+        return "cases, for this one seed"
+    return "seeds and cases" + (
+        " (cases alone where there is one seed)" if seeds.min() == 1 else ""
+    )
+
+
+def _caption(experiment: Experiment) -> str:
+    return (
+        "Mean Dice of each loss in each arm (dot) and its "
+        f"{wording.percent(experiment.confidence)} interval over {covered(experiment)} (bar), on "
+        f"the test set {experiment.test_set}."
+    )
+
+
 ARMS_ALONE = Chapter(
     figures={"arms": draw_arms},
-    captions={"arms": lambda experiment: "Mean Dice of each loss in each arm, with its interval."},
+    captions={"arms": _caption},
     said=lambda experiment: [widest_spread(experiment)],
     shown={},
 )

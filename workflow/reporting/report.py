@@ -100,6 +100,7 @@ def render(study: Study, figures_dir: Path) -> str:
             "rates": evidence.rates_notes(study),
         },
         sizes=_records(study.dataset),
+        digests=_digests(study),
         cost=_records(_in_order(study, study.cost)),
         cards=[_card(card) for card in study.cards],
         rules=text.rules(study),
@@ -235,6 +236,14 @@ def _rates(study: Study) -> list[dict[str, Any]]:
                     "on_edge": bool(best["on_edge"])}  # fmt: skip
         rows.append(row)
     return rows
+
+
+def _digests(study: Study) -> dict[str, str]:
+    """What identifies the cases of each split; empty for tables that are older than it."""
+    if "sha256" not in study.dataset:
+        return {}
+    by_split = study.dataset[study.dataset["split"] != "all"].groupby("split", sort=False)
+    return by_split["sha256"].first().to_dict()
 
 
 def _troubled(study: Study) -> list[dict[str, Any]]:

@@ -121,18 +121,20 @@ def legend_below(figure: Figure, handles: list, columns: int = 5) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
-def small_multiples(labels: Sequence[str], across: str, upwards: str) -> tuple[Figure, list[Axes]]:
+def small_multiples(
+    labels: Sequence[str], across: str, upwards: str, columns: int = ACROSS
+) -> tuple[Figure, list[Axes]]:
     """A small panel for each loss under its name, all with the same axes."""
-    down = -(-len(labels) // ACROSS)
-    figure = new_figure(WIDTH, 1.1 + 1.65 * down)
-    grid = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False)
+    down = -(-len(labels) // columns)
+    figure = new_figure(WIDTH, 1.1 + 1.65 * down * min(ACROSS / columns, 1.4))
+    grid = figure.subplots(down, columns, sharex=True, sharey=True, squeeze=False)
     panels = list(grid.flat)
     for axis, label in zip(panels, labels, strict=False):
         axis.set_title(wrap(readable(label), 22), fontsize=7.5)
         axis.tick_params(labelsize=7.5)
     for axis in panels[len(labels) :]:
         axis.axis("off")
-    for axis in panels[max(len(labels) - ACROSS, 0) : len(labels)]:
+    for axis in panels[max(len(labels) - columns, 0) : len(labels)]:
         axis.tick_params(labelbottom=True)
         axis.set_xlabel(across, fontsize=8)
     for row in grid:

@@ -26,3 +26,19 @@ def raw_files(data):
     if data.dataset.source != "folder":
         return [str(paths.written(data))]
     return [str(f) for f in sorted(paths.raw(data).glob("**/*")) if f.is_file()]
+
+
+def runs(name):
+    """What the runs of an arm leave."""
+    study = STUDY.variants[name]
+    return [
+        expand(
+            rules.train.output,
+            arm=paths.arm(STUDY.home(name, loss)),
+            dataset=study.dataset.name,
+            loss=loss,
+            rate=study.rate(loss),
+            seed=study.seeds,
+        )
+        for loss in study.losses
+    ]

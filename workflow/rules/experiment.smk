@@ -9,7 +9,7 @@ RAW = expand(
 
 rule collect:
     input:
-        runs=[runs(arm) for arm in ARMS],
+        runs=[runs(name) for name in STUDY.variants],
         prepared=sorted({data for arm in ARMS for data in prepared(arm)}),
         splits=expand(rules.split.output, arm=list(ARMS)),
         config=CONFIG,

@@ -47,22 +47,6 @@ rule train:
         "--time-limit {resources.time_limit} --log {log:q}"
 
 
-def runs(arm):
-    """What the runs of an arm leave."""
-    study = ARMS[arm]
-    return [
-        expand(
-            rules.train.output,
-            arm=arm,
-            dataset=study.dataset.name,
-            loss=loss,
-            rate=study.rate(loss),
-            seed=study.seeds,
-        )
-        for loss in study.losses
-    ]
-
-
 if STUDY.tuning:
 
     rule trial:

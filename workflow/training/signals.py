@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 
@@ -34,8 +35,8 @@ def measure(
     ``probability`` is the mean softmax p of the class and ``slope`` the mean p (1 - p), which
     every gradient through a softmax has as a factor; both are NaN where there are none.
     ``gradient_inside`` and ``gradient_outside`` are the sums of the absolute gradient of the
-    class's own logit over its voxels and over all others. ``weight``: mean over images of the
-    class's share of the sum of weights.
+    class's own logit over its voxels and over all others. ``weight``: mean of the class's share
+    of the sum of weights, over the images that the loss gives a weight at all.
     """
     p = logits.softmax(1)
     volumes = torch.stack([(labels == c).flatten(1).sum(1) for c in range(len(names))], 1)
@@ -43,28 +44,32 @@ def measure(
     for c, name in enumerate(names):
         inside = labels == c
         own, slope_of = p[:, c][inside], gradient[:, c].abs()
-        within = slope_of[inside].sum().item()
         yield (
             name,
             int((volumes[:, c] > 0).sum()),
             int(volumes[:, c].sum()),
             own.mean().item() if len(own) else math.nan,
             (own * (1 - own)).mean().item() if len(own) else math.nan,
-            within,
-            slope_of.sum(dtype=torch.float64).item() - within,
+            slope_of[inside].sum().item(),
+            slope_of[~inside].sum().item(),
             weights[c].item() if weights is not None else math.nan,
         )
 
 
 def _weights(loss: torch.nn.Module, volumes: torch.Tensor) -> torch.Tensor | None:
     """Share (C,) of each class in the weights that the loss gives to these volumes (B, C)."""
-    if not hasattr(loss, "class_weights"):
+    weigh = getattr(loss, "class_weights", None)
+    # others have an attribute or a method of that name that takes something else
+    if not callable(weigh) or list(inspect.signature(weigh).parameters) != ["volumes"]:
         return None
     if getattr(loss, "batch", False):
         volumes = volumes.sum(0, keepdim=True)
     if hasattr(loss, "weighing_volumes"):
         volumes = loss.weighing_volumes(volumes)
     first = 0 if getattr(loss, "include_background", True) else 1
-    weights = loss.class_weights(volumes[:, first:])
-    shares = (weights / weights.sum(1, keepdim=True)).mean(0)
+    volumes = volumes[:, first:]
+    if getattr(loss, "absent", "") == "skip":
+        volumes = volumes[(volumes > 0).all(1)]
+    weights = loss.class_weights(volumes)
+    shares = (weights / weights.sum(1, keepdim=True)).nanmean(0)
     return torch.cat([shares.new_zeros(first), shares])

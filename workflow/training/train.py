@@ -97,9 +97,9 @@ class Record:
         its curve and status.
         """
         tables = {"curve": (self.curve, CURVE_COLUMNS)}
-        if self.signals is not None:
-            tables["signals"] = (self.signals, signals.COLUMNS)
         if not trial:
+            if self.signals is not None:
+                tables["signals"] = (self.signals, signals.COLUMNS)
             tables["cases"] = (self.cases, CASE_COLUMNS)
             tables["reliability"] = (self.reliability, RELIABILITY_COLUMNS)
         for name, (rows, columns) in tables.items():
@@ -134,7 +134,7 @@ def train(
     tried again by the next call; ``MemoryError`` says which keys need less memory.
     """
     with alone(out) as waited:
-        record = Record()
+        record = Record(signals=[] if settings.training.signals_every else None)
         device = networks.accelerator(settings.training.accelerator)
         checkpoints = Checkpoints(
             out, fingerprint(settings, run.learning_rate, run.seed, prepared, splits, device)
@@ -214,8 +214,6 @@ class Trainer:
         self.schedule = optimisation.schedule(
             self.optimizer, settings.training.schedule, run.learning_rate, settings.training.steps
         )
-        if settings.training.signals_every:
-            record.signals = []
         self.step = 0
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)

@@ -1,0 +1,161 @@
+"""What the figures and the sentences of the experiment ``mechanism`` both say of its tables."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workflow.reporting.experiment import Experiment
+from workflow.reporting.wording import estimate, interval, listing, readable
+
+TUNED, FAMILIES, BIASED = "tuned", "families", "families+bias"
+EVERY = "every class"
+
+
+FLAGS = ("generalized", "works", "present", "output_bias", "saturated")
+
+
+def answer(experiment: Experiment, name: str) -> pd.DataFrame:
+    """A table of answers; its flags are flags also where the file holds no row to show it."""
+    table = experiment.answers[name]
+    return table.astype({flag: bool for flag in FLAGS if flag in table})
+
+
+def rarest(experiment: Experiment) -> str:
+    """The class with the fewest voxels in training."""
+    dataset = experiment.raw["dataset"]
+    return str(dataset.loc[dataset["rarest"], "class"].iloc[0])
+
+
+def rare(experiment: Experiment) -> list[str]:
+    """Foreground classes but the most frequent one in training."""
+    dataset = experiment.raw["dataset"]
+    sizes = dataset[dataset["split"] == "train"].groupby("class")["voxel_fraction"].mean()
+    most = sizes[experiment.classes].idxmax()
+    return [name for name in experiment.classes if name != most]
+
+
+def fixed_rates(experiment: Experiment) -> list[str]:
+    """Arms in which all rules have one learning rate."""
+    table = answer(experiment, "rules")
+    others = (TUNED, FAMILIES, BIASED)
+    return [arm for arm in table["arm"].unique() if arm not in others]
+
+
+def rules_at(experiment: Experiment, arm: str) -> pd.DataFrame:
+    """Lines of ``verdict`` of the Generalized Dice losses of an arm."""
+    table = answer(experiment, "verdict")
+    return table[(table["arm"] == arm) & table["generalized"]]
+
+
+def distinct(experiment: Experiment) -> pd.DataFrame:
+    """``early``, in which a run that stands in two arms counts once."""
+    key = ["output_bias", "loss", "learning_rate", "seed", "class"]
+    return answer(experiment, "early").drop_duplicates(key)
+
+
+def named(row) -> str:
+    """A loss of ``verdict`` with its start."""
+    bias = " with output bias" if row.arm == BIASED else ""
+    return f"{readable(row.loss)}{bias}"
+
+
+def of_seeds(row) -> str:
+    """`Dice (9 of 10 seeds, [0.60, 0.98])`."""
+    found = f"{row.learnt_every} of {row.seeds} seeds"
+    spread = interval(row.low, row.high)
+    return f"{named(row)} ({', '.join(filter(None, (found, spread)))})"
+
+
+def ending(plain: int, treated: int, runs: int) -> str:
+    """In how many seeds a class was learnt, before and after."""
+    return f"{plain} \u2192 {treated} of {runs}"
+
+
+def rescued(experiment: Experiment) -> pd.DataFrame:
+    """Rows of ``rescue``: rare classes whose gain holds after Holm's correction."""
+    table = answer(experiment, "rescue")
+    firm = (table["p_holm"] < 1 - experiment.confidence) & (table["difference"] > 0)
+    return table[firm & table["class"].isin(rare(experiment))]
+
+
+def support(experiment: Experiment) -> str:
+    """The verdict of the saturation criterion: "" without any class both lost and learnt."""
+    table = answer(experiment, "prediction")
+    table = table[
+        ~table["output_bias"] & (table["predictor"] == "lowest_slope")
+        & (table["compared"] == "all runs") & table["class"].isin(rare(experiment))
+        & table["auc"].notna()
+    ]  # fmt: skip
+    if table.empty:
+        return ""
+    known = table[table["low"].notna()]
+    above = known[known["low"] > 0.5]
+    if known.empty:
+        return "not testable with so few losses that learn a class and losses that lose it"
+    if len(above) == len(known):
+        return "supported"
+    if len(above):
+        return f"supported for {listing(above['class'])} only"
+    return "contradicted" if (known["high"] < 0.5).all() else "not supported"
+
+
+def rules_title(experiment: Experiment) -> str:
+    rules = rules_at(experiment, TUNED)
+    if rules.empty:
+        return "No Generalized Dice ran at a tuned learning rate"
+    works = int(rules["works"].sum())
+    total = len(rules)
+    hardest = min(
+        (name for name in experiment.classes if f"learnt_{name}" in rules),
+        key=lambda name: rules[f"learnt_{name}"].sum(),
+    )
+    share = int(rules[f"learnt_{hardest}"].sum()), int(rules["seeds"].sum())
+    counted = f"{works or 'None'} of {total} rules of Generalized Dice"
+    return (
+        f"{counted} {'learns' if works < 2 else 'learn'} every class in most seeds; what they "
+        f"lose most is the {hardest}, learnt in {share[0]} of {share[1]} runs"
+    )
+
+
+def weights_title(experiment: Experiment) -> str:
+    table = answer(experiment, "updates")
+    table = table[
+        (table["arm"] == TUNED) & (table["class"] == EVERY) & (table["phase"] == "first")
+        & table["incomplete"].notna()
+    ]  # fmt: skip
+    if table.empty:
+        return "Weight and gradient of each class, by its volume"
+    worst = table.loc[table["incomplete"].idxmin()]
+    if worst["incomplete"] > 0.5:
+        return "A batch that lacks a class trains every rule about as much as one that has them all"
+    return (
+        f"A batch that lacks a class gives {readable(worst['loss'])} "
+        f"{_multiple(worst['incomplete'])} its usual gradient"
+    )
+
+
+def _multiple(ratio: float) -> str:
+    return "none of" if ratio == 0 else f"{ratio:.1g} times"
+
+
+def traces_title(experiment: Experiment) -> str:
+    judgement = support(experiment)
+    if not judgement:
+        return (
+            "Probability and slope of the rare classes in the first 200 steps; no class was "
+            "learnt in some runs and lost in others"
+        )
+    return f"Saturation hypothesis {judgement}, by the slopes of the first 200 steps"
+
+
+def rescue_title(experiment: Experiment) -> str:
+    table = answer(experiment, "rescue")
+    table = table[table["class"] == EVERY]
+    shared = table[table["family"] == "generalized_dice"]
+    if shared.empty:
+        return "A cross-entropy term and an output bias against the plain loss"
+    gains = [
+        f"{row['treatment']} {estimate(row['difference'], row['low'], row['high'], sign=True)}"
+        for _, row in shared.iterrows()
+    ]
+    return f"Gain in mean Dice of Generalized Dice: {'; '.join(gains)}"
