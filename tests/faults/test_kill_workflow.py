@@ -20,14 +20,25 @@ TABLES = "results/tiny/tables/runs.csv"
 TIMES = re.compile("second|memory|share|hours|commit")
 
 
+SLOW = """
+import time
+class Slow(torch.nn.Module):
+    def forward(self, logits, labels):
+        time.sleep(0.1)
+        return torch.nn.functional.cross_entropy(logits, labels)
+"""
+
+
 def short(folder) -> Project:
-    """The tiny study with runs of some seconds, one of which fails."""
+    """The tiny study with runs of some seconds: one fails, one leaves the time to be hit."""
     project = copy(folder)
+    mine = project.root / "mine.py"
+    mine.write_text(mine.read_text() + SLOW)
     text = project.study.read_text()
     text = text.replace("steps: 6,", "steps: 60,").replace("validate_every: 3", "validate_every: 5")
     for loss in ("lovasz_softmax", "weighted_cross_entropy", "published_generalized_dice_graph"):
         text = re.sub(rf"  {loss}: .*\n", "", text)
-    project.study.write_text(text)
+    project.study.write_text(text + '  slow: {name: "mine.py:Slow"}\n')
     return project
 
 
@@ -112,8 +123,9 @@ MOMENTS = (
     "subjects written",
     "cases verified",
     "^dice seed 1: step 20/",
-    "^dice seed 1: step 60/",
+    "^slow seed 1: step 10/",
     "raises seed 1 failed",
+    "^slow seed 1: step 45/",
     "generalized_dice seed 1: step 10/",
     "generalized_dice seed 1: step 60/",
     "rule compare",
@@ -139,7 +151,7 @@ def test_a_study_killed_with_its_jobs_again_and_again_ends_the_same(expected, pr
 
 def test_a_killed_snakemake_whose_jobs_live_on_is_followed_at_once(expected, project):
     process = start(project)
-    wait_for(process, r"^dice seed 1: step 20/")
+    wait_for(process, "^slow seed 1: step 20/")
     jobs = kill(process, with_jobs=False)
     for job in jobs:
         job.suspend()  # or they would be done before Snakemake has begun
@@ -153,16 +165,16 @@ def test_a_killed_snakemake_whose_jobs_live_on_is_followed_at_once(expected, pro
 
 def test_what_a_job_finished_after_snakemake_was_killed_is_not_trained_again(expected, project):
     process = start(project)
-    wait_for(process, r"^dice seed 1: step 20/")
+    wait_for(process, "^slow seed 1: step 20/")
     psutil.wait_procs(kill(process, with_jobs=False))
     text = finish(start(project))
-    assert "dice seed 1: goes on at step 60" in text
+    assert "slow seed 1: goes on at step 60" in text
     assert_equal(project, expected)
 
 
 def test_a_second_snakemake_on_the_same_study_is_refused_and_harms_nothing(expected, project):
     first = start(project)
-    wait_for(first, r"^dice seed 1: step 10/")
+    wait_for(first, "^slow seed 1: step 10/")
     second = start(project)
     text = second.communicate(timeout=300)[0]
     assert second.returncode != 0
@@ -173,10 +185,10 @@ def test_a_second_snakemake_on_the_same_study_is_refused_and_harms_nothing(expec
 
 def test_a_run_that_is_forced_starts_anew(project):
     process = start(project)
-    wait_for(process, r"^dice seed 1: step 20/")
+    wait_for(process, "^slow seed 1: step 20/")
     kill(process, with_jobs=True)
-    status = "results/tiny/runs/tiny/dice/lr-0.003/seed-1/status.json"
-    assert list(project.results.rglob("dice/**/checkpoint.bin"))
+    status = "results/tiny/runs/tiny/slow/lr-0.003/seed-1/status.json"
+    assert list(project.results.rglob("slow/**/checkpoint.bin"))
     text = finish(start(project, "--forcerun", status))
-    assert "^dice seed 1: step 5/60" in text
-    assert "dice seed 1: goes on" not in text
+    assert "slow seed 1: step 5/60" in text
+    assert "slow seed 1: goes on" not in text

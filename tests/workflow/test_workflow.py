@@ -40,7 +40,7 @@ def test_a_loss_that_raises_is_a_row_and_the_report_is_still_built(finished):
     assert runs.loc["raises", "reason"] == "RuntimeError: no such idea"
     assert runs.loc["dice", "status"] == "ok"
     assert "no such idea" in (finished.results / "report.html").read_text()
-    log = finished.results / "logs" / "train" / "raises-lr-0.003-seed-1.log"
+    log = finished.results / "logs" / "train" / "tiny" / "raises-lr-0.003-seed-1.log"
     assert "Traceback" in log.read_text()
 
 
