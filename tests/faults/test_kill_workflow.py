@@ -1,9 +1,9 @@
 """``kill -9`` of Snakemake: the next call asks for nothing and makes the same tables."""
 
+import contextlib
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -66,7 +66,8 @@ def kill(process: subprocess.Popen, *, with_jobs: bool) -> list[psutil.Process]:
     """Kills Snakemake, and its jobs or not; returns the jobs that are alive."""
     jobs = psutil.Process(process.pid).children(recursive=True)
     for victim in [psutil.Process(process.pid), *(jobs if with_jobs else [])]:
-        victim.send_signal(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):  # a job may end just now
+            victim.kill()
     process.wait()
     if with_jobs:
         psutil.wait_procs(jobs)
