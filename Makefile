@@ -1,5 +1,6 @@
 # make         install, run the default study and say where its report is
 # make test    install and run the tests
+# make test-faults  the slow tests: kill -9 at many moments, real limits (a quarter of an hour)
 # make lint    formatting and static checks
 # make clean   remove what runs have written (results/reference stays)
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: all install test lint clean
+.PHONY: all install test test-faults lint clean
 
 all: install
 	$(BIN)/snakemake --cores all
@@ -23,6 +24,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
 
 lint: install
 	$(BIN)/ruff check .

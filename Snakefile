@@ -75,6 +75,7 @@ rule all:
         [] if STUDY.is_experiment else f"{RESULTS}/paper.pdf",
 
 
+include: "workflow/rules/resume.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
@@ -91,6 +92,7 @@ else:
 
 
 onsuccess:
+    forget_finished_runs()
     for made in (f"{RESULTS}/report.html", f"{RESULTS}/paper.pdf"):
         if Path(made).exists():
             print(f"{Path(made).stem}: {made}")

@@ -37,7 +37,7 @@ def _fault(error: Exception) -> int:
     from workflow.study import StudyError
 
     log = logging.getLogger("rareclass")
-    if isinstance(error, StudyError | DataError):
+    if isinstance(error, StudyError | DataError | MemoryError):
         log.error("%s", error)
     elif isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
@@ -361,6 +361,7 @@ def _add_train(commands) -> None:
     _add_prepared(parser)
     parser.add_argument("--trial", action="store_true", help="leave the test cases alone")
     parser.add_argument("--trials", type=Path, nargs="*", help="table whose chosen rate is 'tuned'")
+    _add_time_limit(parser)
 
 
 def _train(options) -> None:
@@ -375,7 +376,17 @@ def _train(options) -> None:
         rate = trials.loc[trials["chosen"], "learning_rate"].item()
     run = train.Run(options.loss, float(rate), options.seed)
     settings = RunSettings.model_validate_json(options.settings)
-    train.train(settings, prepared, splits, run, options.out.parent, trial=options.trial)
+    out, limit = options.out.parent, _limit(options)
+    train.train(settings, prepared, splits, run, out, trial=options.trial, limit=limit)
+
+
+def _add_time_limit(parser) -> None:
+    parser.add_argument("--time-limit", type=float, default=0, help="minutes of a run; 0: none")
+
+
+def _limit(options) -> float | None:
+    """In seconds."""
+    return 60 * options.time_limit or None
 
 
 def _prepared_splits(options):
@@ -398,6 +409,7 @@ def _add_choose(commands) -> None:
     parser.add_argument("out", type=Path, help="table of trials; the trials lie beside it")
     _add_prepared(parser)
     parser.add_argument("--loss", required=True, help="label of the loss in the study")
+    _add_time_limit(parser)
 
 
 def _choose(options) -> None:
@@ -408,7 +420,9 @@ def _choose(options) -> None:
     settings = RunSettings.model_validate_json(options.settings)
     grid = Tuning.model_validate_json(options.tuning)
     prepared, splits = _prepared_splits(options)
-    trials = tuning.choose(settings, prepared, splits, grid, options.loss, options.out.parent)
+    trials = tuning.choose(
+        settings, prepared, splits, grid, options.loss, options.out.parent, _limit(options)
+    )
     files.write_table(options.out, trials)
 
 

@@ -256,6 +256,9 @@ class Study(Section):
     rates: dict[str, Positive] | None = Field(
         None, description="learning rate of each loss, or a CSV file with them"
     )
+    time_limit: Positive | None = Field(
+        None, description="minutes, after which a run is failed; changing it repeats no run"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 3)
     losses: dict[Name, Loss]
     arms: dict[ArmName, dict[str, Any]] = Field(

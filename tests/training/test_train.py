@@ -15,7 +15,7 @@ from workflow.data.faults import DataError
 from workflow.data.prepare import prepare
 from workflow.data.splits import check_splits
 from workflow.study import Dataset, Loss, StudyError, Training
-from workflow.training import signals
+from workflow.training import optimisation, signals
 from workflow.training import train as module
 from workflow.training.train import Run, train
 
@@ -139,7 +139,7 @@ def test_what_is_not_the_fault_of_the_loss_is_no_row_against_it(
     def full(*args, **options):
         raise error
 
-    monkeypatch.setattr(module, "score_case", full)
+    monkeypatch.setattr(module, "score", full)
     with pytest.raises(type(error), match=str(error)):
         run(study, prepared, splits, tmp_path)
     assert not (tmp_path / "status.json").exists()
@@ -203,6 +203,16 @@ def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch):
         module.networks.accelerator("cuda")
 
 
+def test_timing_the_loss_changes_nothing_of_what_is_scored(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(losses, "create", lambda name, **options: Broken(4, lambda v: v * math.nan))
+    _, _, timed = run(study, prepared, splits, tmp_path / "timed")
+    monkeypatch.setattr(module.Trainer, "_loss_seconds", lambda *_: 0.0)
+    _, _, untimed = run(study, prepared, splits, tmp_path / "untimed")
+    pd.testing.assert_frame_equal(timed, untimed, check_exact=True)
+
+
 def with_training(study, **changes):
     return study.model_copy(update={"training": study.training.model_copy(update=changes)})
 
@@ -240,7 +250,8 @@ def test_signals_are_a_table_also_where_the_loss_cannot_be_made(
 def test_a_trial_leaves_its_curve_and_status(study, prepared, splits, tmp_path):
     settings = with_training(study, signals_every=1).run_settings("dice")
     train(settings, prepared, splits, Run("dice", 3e-3, 1), tmp_path, trial=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.csv", "status.json"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["checkpoint.bin", "curve.csv", "status.json"]
 
 
 def test_sgd_steps_against_the_gradient_with_nesterov_momentum():
@@ -248,7 +259,7 @@ def test_sgd_steps_against_the_gradient_with_nesterov_momentum():
     network = torch.nn.Module()
     network.register_parameter("w", weight)
     training = Training(optimizer="sgd", momentum=0.9, weight_decay=0.5)
-    optimizer = module._optimizer(network, training, rate=0.1)
+    optimizer = optimisation.optimizer(network, training, rate=0.1)
     w, velocity = 2.0, 0.0
     for slope in (3.0, -1.0, 0.5):
         weight.grad = torch.tensor([slope])

@@ -51,7 +51,7 @@ def test_the_score_is_that_of_the_reported_checkpoint_and_never_of_untrained_wei
 def choose(folder, monkeypatch, beyond):
     """The table of a choice; a trial beyond the grid scores as ``beyond`` says for its rate."""
 
-    def train(_settings, _prepared, _splits, run, out, *, trial):
+    def train(_settings, _prepared, _splits, run, out, *, trial, limit):
         assert trial
         assert run.seed == 7
         assert out == tuning.trial_folder(folder, run.learning_rate)

@@ -40,7 +40,7 @@ def test_a_loss_that_raises_is_a_row_and_the_report_is_still_built(finished):
     assert runs.loc["raises", "reason"] == "RuntimeError: no such idea"
     assert runs.loc["dice", "status"] == "ok"
     assert "no such idea" in (finished.results / "report.html").read_text()
-    log = finished.results / "logs" / "train" / "raises-lr-0.003-seed-1.log"
+    log = finished.results / "logs" / "train" / "tiny" / "raises-lr-0.003-seed-1.log"
     assert "Traceback" in log.read_text()
 
 
@@ -135,6 +135,7 @@ def test_editing_a_loss_of_the_users_own_retrains_it(changed):
     ("old", "new", "trained"),
     [
         ("A tiny study", "Another title", None),
+        ("seeds: [1]", "seeds: [1]\ntime_limit: 60", None),
         ("  dice: {}", "  dice: {smooth_nr: 1.0}", {"dice"}),
         ("seeds: [1]", "seeds: [1, 2]", {"dice", "lovasz_softmax", "generalized_dice", "raises",
                                          "weighted_cross_entropy",

@@ -1,15 +1,11 @@
 # One job is one run: a loss, a learning rate and a seed. A study that tunes runs trials first.
 
 from losses import sources as loss_sources
+from workflow.training.checkpoint import training_code
 
 RUN = f"{FOLDER}/runs/{{dataset}}/{{loss}}/lr-{{rate}}/seed-{{seed}}"
 TUNED = f"{RESULTS}/tuning/{STUDY.dataset.name}"
-TRAINING_CODE = code(
-    "workflow/training",
-    "workflow/evaluation",
-    "workflow/data/patches.py",
-    "workflow/data/prepare.py",
-)
+TRAINING_CODE = training_code()
 LOSS_CODE = {
     loss.name: provenance.code_sha256(loss_sources(loss.name))
     for study in ARMS.values()
@@ -36,6 +32,8 @@ rule train:
     resources:
         mem_mb=2000,
         gpu=int(GPU),
+        # no parameter: another limit repeats no run
+        time_limit=lambda wildcards: str(ARMS[wildcards.arm].time_limit or 0),
     params:
         settings=lambda wildcards: ARMS[wildcards.arm]
         .run_settings(wildcards.loss)
@@ -45,7 +43,8 @@ rule train:
     shell:
         "python -m workflow train {params.settings:q} {input.splits:q} {output.status:q} "
         "--prepared {input.prepared:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
-        "--seed {wildcards.seed} --trials {input.trials:q} --log {log:q}"
+        "--seed {wildcards.seed} --trials {input.trials:q} "
+        "--time-limit {resources.time_limit} --log {log:q}"
 
 
 if STUDY.tuning:
@@ -63,6 +62,7 @@ if STUDY.tuning:
         resources:
             mem_mb=2000,
             gpu=int(GPU),
+            time_limit=str(STUDY.time_limit or 0),
         params:
             settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),
             seed=STUDY.tuning.seed,
@@ -71,7 +71,7 @@ if STUDY.tuning:
         shell:
             "python -m workflow train {params.settings:q} {input.splits:q} {output.status:q} "
             "--prepared {input.prepared:q} --loss {wildcards.loss:q} --rate {wildcards.rate} "
-            "--seed {params.seed} --trial --log {log:q}"
+            "--seed {params.seed} --trial --time-limit {resources.time_limit} --log {log:q}"
 
     # beyond an end of the grid it runs one trial itself: what that is, only the others can tell
     rule choose:
@@ -90,6 +90,7 @@ if STUDY.tuning:
         resources:
             mem_mb=2000,
             gpu=int(GPU),
+            time_limit=str(STUDY.time_limit or 0),
         params:
             settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),
             tuning=lambda wildcards: STUDY.tuning.model_dump_json(),
@@ -97,7 +98,8 @@ if STUDY.tuning:
             code=TRAINING_CODE,
         shell:
             "python -m workflow choose {params.settings:q} {params.tuning:q} {input.splits:q} "
-            "{output:q} --prepared {input.prepared:q} --loss {wildcards.loss:q} --log {log:q}"
+            "{output:q} --prepared {input.prepared:q} --loss {wildcards.loss:q} "
+            "--time-limit {resources.time_limit} --log {log:q}"
 
     rule rates:
         input:

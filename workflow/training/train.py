@@ -12,11 +12,12 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,18 +28,18 @@ from workflow import files, provenance
 from workflow.data.patches import PatchSampler
 from workflow.data.prepare import Prepared
 from workflow.data.splits import EXTERNAL
-from workflow.evaluation.calibration import BINS, CERTAINTY, certainty
-from workflow.evaluation.metrics import COUNTS, SCORES, confusion_counts, dice, score_case
+from workflow.evaluation.metrics import confusion_counts, dice
 from workflow.evaluation.predict import label_map, predict
-from workflow.study import RunSettings, Training
+from workflow.study import RunSettings
 from workflow.training import network as networks
-from workflow.training import objective, signals
+from workflow.training import objective, optimisation, signals
+from workflow.training.checkpoint import Checkpoints, alone, fingerprint
+from workflow.training.limits import TimeOver, is_out_of_memory, time_limit
+from workflow.training.scoring import CASE_COLUMNS, RELIABILITY_COLUMNS, score
 
 LOG = logging.getLogger("rareclass")
 
 CURVE_COLUMNS = ("step", "split", "quantity", "class", "value")
-CASE_COLUMNS = ("checkpoint", "test_set", "case", "subject", "class", *COUNTS, *SCORES, *CERTAINTY)
-RELIABILITY_COLUMNS = ("checkpoint", "class", "bin", "voxels", "confidence", "accuracy")
 
 
 class LossFailed(Exception):
@@ -50,9 +51,9 @@ def blaming_the_loss() -> Iterator[None]:
     """Turns what the loss raises into :class:`LossFailed`; a machine out of memory is no defect."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise LossFailed from error
 
 
@@ -120,30 +121,57 @@ def train(
     out: Path,
     *,
     trial: bool = False,
+    limit: float | None = None,
 ) -> str:
     """Trains and scores one run, writes its files to ``out`` and returns its status.
 
-    A ``trial`` of a learning rate never sees the test cases.
+    A ``trial`` of a learning rate never sees the test cases. Where an earlier call was killed,
+    this one goes on from its last checkpoint.
 
     ``ok``; ``diverged`` when the loss or its gradient became non-finite; ``failed`` when the
-    loss raised: the reason is in ``status.json``, the traceback in the log. Anything else raises,
-    so that the job fails and is tried again by the next call.
+    loss raised, or the run took longer than the ``limit`` in seconds: the reason is in
+    ``status.json``, the traceback in the log. Anything else raises, so that the job fails and is
+    tried again by the next call; ``MemoryError`` says which keys need less memory.
     """
-    record = Record(signals=[] if settings.training.signals_every else None)
-    try:
-        trainer = Trainer(settings, prepared, splits, run, record)
-        outcome = trainer.fit()
-        if not trial:
-            trainer.evaluate()
-        record.status |= outcome
-    except LossFailed as error:
-        reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
-        record.status |= {"status": "failed", "reason": reason}
-        LOG.error("%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc())
-    record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
-    record.status["seconds"] = time.time() - psutil.Process().create_time()
-    record.status["peak_memory_mib"] = _peak_memory_mib()
-    record.write(out, run.key(prepared.name), trial=trial)
+    with alone(out) as waited:
+        record = Record(signals=[] if settings.training.signals_every else None)
+        device = networks.accelerator(settings.training.accelerator)
+        checkpoints = Checkpoints(
+            out, fingerprint(settings, run.learning_rate, run.seed, prepared, splits, device)
+        )
+        state = checkpoints.load()
+        earlier = state["spent"] if state else {"seconds": 0.0, "peak_memory_mib": 0.0}
+        earlier["seconds"] -= waited
+        try:
+            with time_limit(limit and limit - _spent(earlier)["seconds"]):
+                trainer = Trainer(settings, prepared, splits, run, record)
+                outcome = trainer.fit(
+                    lambda state: checkpoints.save(state | {"spent": _spent(earlier)}), state
+                )
+                if not trial:
+                    trainer.evaluate()
+                record.status |= outcome
+        except LossFailed as error:
+            reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
+            record.status |= {"status": "failed", "reason": reason}
+            LOG.error(
+                "%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc()
+            )
+        except TimeOver:
+            reason = f"not finished within the study's time limit of {limit / 60:g} minutes"
+            record.status |= {"status": "failed", "reason": reason}
+            LOG.error("%s seed %d failed: %s", run.loss, run.seed, reason)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"{run.loss} seed {run.seed}: out of memory; a smaller training.batch_size, "
+                f"training.patch_size or evaluation.window needs less: {error}"
+            ) from error
+        record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
+        record.status |= _spent(earlier)
+        record.write(out, run.key(prepared.name), trial=trial)
+        checkpoints.retire(keep_newest=record.status["status"] != "failed")
     return record.status["status"]
 
 
@@ -182,16 +210,21 @@ class Trainer:
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)
-        self.optimizer = _optimizer(self.network, settings.training, run.learning_rate)
-        self.schedule = _schedule(
+        self.optimizer = optimisation.optimizer(self.network, settings.training, run.learning_rate)
+        self.schedule = optimisation.schedule(
             self.optimizer, settings.training.schedule, run.learning_rate, settings.training.steps
         )
         self.step = 0
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
 
-    def fit(self) -> dict[str, str]:
+    def fit(
+        self, save: Callable[[dict[str, Any]], None], state: dict[str, Any] | None
+    ) -> dict[str, str]:
         """Trains for the study's steps; validates before the first, every K-th and the last.
+
+        Each validation after the first is a checkpoint: ``save`` gets the state of the run, from
+        which a later call goes on.
 
         Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
         """
@@ -209,11 +242,16 @@ class Trainer:
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
         status["startup_seconds"] = time.time() - psutil.Process().create_time()
         try:
-            self.validate()
+            if state is None:
+                self.validate()
+            else:
+                self._restore(state, sampler)
+                LOG.info("%s: goes on at step %d", self.name, self.step)
             while self.step < training.steps:
                 until = min(training.steps, self.step + training.validate_every)
                 self._train_until(until, iter(sampler))
                 self.validate()
+                save(self._state(sampler))
         except Diverged as error:
             outcome = {"status": "diverged", "reason": str(error)}
             LOG.warning("%s: diverged: %s", self.name, error)
@@ -230,6 +268,33 @@ class Trainer:
             share = self._loss_seconds(next(iter(sampler))) / status["seconds_per_step"]
             status["loss_share"] = share
         return outcome
+
+    def _state(self, sampler: PatchSampler) -> dict[str, Any]:
+        """All that the next step depends on, and what was measured and found so far."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {"sampler": sampler.state(), "generators": {"cpu": torch.get_rng_state()}}
+        if self.device.type != "cpu":
+            module = torch.get_device_module(self.device)
+            state["generators"][self.device.type] = module.get_rng_state()
+        state |= {name: getattr(self, name) for name in ("step", "best", "seconds")}
+        return state | {"curve": self.record.curve, "signals": self.record.signals}
+
+    def _restore(self, state: dict[str, Any], sampler: PatchSampler) -> None:
+        """Goes on from :meth:`_state` of a trainer with the same arguments."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        sampler.restore(state["sampler"])
+        torch.set_rng_state(state["generators"]["cpu"])
+        if self.device.type != "cpu":
+            module = torch.get_device_module(self.device)
+            module.set_rng_state(state["generators"][self.device.type])
+        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.record.curve, self.record.signals = state["curve"], state["signals"]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
+        # a user's loss may have buffers, and need be no module
+        return parts | ({"loss": self.loss} if isinstance(self.loss, torch.nn.Module) else {})
 
     def _train_until(self, until: int, batches: Iterator) -> None:
         self.network.train()
@@ -294,6 +359,7 @@ class Trainer:
     def _loss_seconds(self, batch: tuple[torch.Tensor, torch.Tensor], repeats: int = 5) -> float:
         """Seconds that the loss alone takes, forward and backward, on the logits of a batch."""
         images, labels = (tensor.to(self.device) for tensor in batch)
+        self.network.eval()  # else the batch would move the running means that are scored next
         with torch.no_grad():
             logits = self._logits(images)
         logits.requires_grad_()
@@ -362,7 +428,9 @@ class Trainer:
         for checkpoint, (step, weights) in checkpoints.items():
             if step not in scored:
                 self.network.load_state_dict(weights)
-                scored[step] = self._score_test()
+                held_out = chain(self._predictions("test"), self._predictions(EXTERNAL))
+                tolerance = self.settings.evaluation.nsd_tolerance
+                scored[step] = score(held_out, self.prepared, tolerance)
             rows, reliability, predictions = scored[step]
             self.record.cases += [{"checkpoint": checkpoint} | row for row in rows]
             self.record.reliability += [{"checkpoint": checkpoint} | row for row in reliability]
@@ -370,28 +438,6 @@ class Trainer:
                 self.record.predictions = predictions
         self.seconds["evaluation"] = time.perf_counter() - started
         self.record.status["evaluation_seconds"] = self.seconds["evaluation"]
-
-    def _score_test(self) -> tuple[list[dict], list[dict], dict[str, np.ndarray]]:
-        """Rows of ``cases.csv`` and of ``reliability.csv``, and the label maps."""
-        classes, rows, predictions = self.prepared.classes, [], {}
-        table = np.zeros((len(classes), BINS, 3))
-        held_out = chain(self._predictions("test"), self._predictions(EXTERNAL))
-        for case, logits in held_out:
-            predicted, reference = label_map(logits), np.array(self.prepared.label(case))
-            predictions[case.name] = predicted
-            scores = score_case(
-                predicted,
-                reference,
-                classes=classes,
-                spacing=case.spacing,
-                nsd_tolerance=self.settings.evaluation.nsd_tolerance,
-            )
-            sure, counted = certainty(logits, reference)
-            table += counted
-            place = {"test_set": case.dataset, "case": case.name, "subject": case.subject}
-            rows += [place | score | certain for score, certain in zip(scores, sure, strict=True)]
-        # the background's place is taken by the top label, which is of no class
-        return rows, _reliability_rows(("", *classes[1:]), table), predictions
 
     def _note(self, split: str, quantity: str, name: str, value: float) -> None:
         self.record.curve.append((self.step, split, quantity, name, float(value)))
@@ -414,42 +460,12 @@ class Trainer:
         )
 
 
-def _reliability_rows(names: Sequence[str], table: np.ndarray) -> list[dict]:
-    """Bins that hold a voxel; ``accuracy`` is the share of hits."""
-    return [
-        {
-            "class": name,
-            "bin": index,
-            "voxels": int(voxels),
-            "confidence": confidence / voxels,
-            "accuracy": hits / voxels,
-        }
-        for name, bins in zip(names, table, strict=True)
-        for index, (voxels, confidence, hits) in enumerate(bins)
-        if voxels
-    ]
-
-
-def _optimizer(network: torch.nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
-    options = {
-        "lr": rate,
-        "weight_decay": training.weight_decay,
-        # not there on Apple's GPUs
-        "fused": next(network.parameters()).device.type != "mps",
-    }
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), **options)
-    return torch.optim.SGD(
-        network.parameters(), momentum=training.momentum, nesterov=training.momentum > 0, **options
-    )
-
-
-def _schedule(optimizer, kind: str, peak: float, steps: int):
-    if kind == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1)
-    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
-
-
-def _peak_memory_mib() -> float:
+def _spent(earlier: dict[str, float]) -> dict[str, float]:
+    """Seconds and peak memory of the run: of this process and of earlier ones that were killed."""
+    seconds = time.time() - psutil.Process().create_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    peak = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return {
+        "seconds": earlier["seconds"] + seconds,
+        "peak_memory_mib": max(earlier["peak_memory_mib"], peak),
+    }

@@ -26,6 +26,7 @@ def choose(
     tuning: Tuning,
     loss: str,
     folder: Path,
+    limit: float | None = None,
 ) -> pd.DataFrame:
     """The trials of a loss, a row each, and which of them is chosen.
 
@@ -37,7 +38,8 @@ def choose(
     if beyond is not None:
         LOG.info("%s: the best rate is at an end of the grid: trying %g too", loss, beyond)
         run = Run(loss, beyond, tuning.seed)
-        train(settings, prepared, splits, run, trial_folder(folder, beyond), trial=True)
+        out = trial_folder(folder, beyond)
+        train(settings, prepared, splits, run, out, trial=True, limit=limit)
         rows[beyond] = _read(folder, beyond, settings.checkpoint)
     scores = dict(sorted((rate, row["score"]) for rate, row in rows.items()))
     chosen = best(scores)

@@ -1,0 +1,167 @@
+"""Checkpoints of a run: whatever kills it, the next call goes on where the last validation was.
+
+A run's folder holds the newest checkpoint and the one before it, beside the tables and unknown to
+the workflow engine, which deletes what an unfinished job has declared. A file is one line,
+``rareclass checkpoint <fingerprint> <SHA-256 of the rest>``, and what ``torch.save`` writes. It is
+used only if both digests are right, and read without unpickling code. Nothing here ends a process
+gently: to be killed is the only way a run stops early, so it is the one that is tested.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import losses
+from workflow import files, provenance
+from workflow.data.prepare import Prepared
+from workflow.study import RunSettings
+
+LOG = logging.getLogger("rareclass")
+
+NEWEST, PREVIOUS = "checkpoint.bin", "checkpoint-previous.bin"
+MAGIC = b"rareclass checkpoint "
+
+
+def training_code() -> str:
+    """Digest of the code behind a run, that of its loss aside."""
+    root = Path(__file__).parent.parent
+    return provenance.code_sha256(
+        [
+            *(root / "training").glob("*.py"),
+            *(root / "evaluation").glob("*.py"),
+            root / "data" / "patches.py",
+            root / "data" / "prepare.py",
+        ]
+    )
+
+
+def fingerprint(
+    settings: RunSettings,
+    rate: float,
+    seed: int,
+    prepared: Prepared,
+    splits: pd.DataFrame,
+    device: torch.device,
+) -> str:
+    """SHA-256 of all that the state of a run depends on, except the machine.
+
+    Settings, code of the loss and of training, learning rate, seed, version of torch and kind of
+    device; of each case of training and validation the digests of image file and prepared label.
+    """
+    digest = hashlib.sha256()
+    for part in (
+        settings.model_dump_json(),
+        provenance.code_sha256(losses.sources(settings.loss.name)),
+        training_code(),
+        repr((rate, seed, torch.__version__, device.type)),
+    ):
+        digest.update(f"{part}\n".encode())
+    split_of = dict(zip(splits["case"], splits["split"], strict=True))
+    for case in prepared.cases:
+        if split_of[case.name] in ("train", "validation"):
+            digest.update(f"{case.name} {split_of[case.name]} {case.image_sha256}\n".encode())
+            digest.update(prepared.label(case).tobytes())
+    return digest.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints in the folder of a run that have its fingerprint."""
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Writes the newest checkpoint; the one before it is kept until the next."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        newest = self.folder / NEWEST
+        with files.replacing(newest) as temporary:
+            with open(temporary, "wb") as file:
+                file.write(self._head(content))
+                file.write(content)
+            if newest.exists():
+                os.replace(newest, self.folder / PREVIOUS)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint, tensors on the CPU; None if there is none.
+
+        Files that are damaged or of another fingerprint are removed: no later checkpoint may push
+        a good one out for them.
+        """
+        for name in (NEWEST, PREVIOUS):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            head, _, content = path.read_bytes().partition(b"\n")
+            if head + b"\n" == self._head(content):
+                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            other = head.startswith(MAGIC) and self.fingerprint.encode() not in head
+            LOG.warning("%s: %s, ignored", path, "of another configuration" if other else "damaged")
+            path.unlink()
+        return None
+
+    def retire(self, *, keep_newest: bool) -> None:
+        """Tidies up after the run, which may keep its newest checkpoint for now.
+
+        Until the workflow engine has noted that the job is done it would repeat it after a kill;
+        then no more than the scoring is repeated.
+        """
+        if keep_newest:
+            (self.folder / PREVIOUS).unlink(missing_ok=True)
+        else:
+            clear(self.folder)
+
+    def _head(self, content: bytes | memoryview) -> bytes:
+        digest = hashlib.sha256(content).hexdigest()
+        return MAGIC + f"{self.fingerprint} {digest}\n".encode()
+
+
+def clear(folder: Path) -> None:
+    """Removes the checkpoints of a run: it is over, or shall start anew."""
+    for name in (NEWEST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[float]:
+    """Waits until no other process trains in this folder, and removes what a killed one left.
+
+    Gives the seconds that it waited.
+
+    A job outlives a workflow engine that is killed; the job that the next call starts must not
+    train beside it. The lock goes with the process, however that ends. On a file system without
+    locks both train, and write the same.
+    """
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            _lock(handle, folder)
+            files.remove_leftovers(folder)
+        except OSError as error:
+            LOG.warning("%s: cannot be locked (%s)", folder, error)
+        yield time.monotonic() - started
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        LOG.info("%s: waiting for another process that trains this run", folder)
+        fcntl.flock(handle, fcntl.LOCK_EX)
