@@ -267,7 +267,7 @@ def _settings_job(commands, name: str, run, help: str) -> argparse.ArgumentParse
     So a changed study reruns what it affects, and studies share what they agree in.
     """
     parser = commands.add_parser(name, help=help, description=help)
-    parser.add_argument("settings", help="as JSON, see the models of workflow/study.py")
+    parser.add_argument("settings", help="as JSON, see the models of workflow/study/model.py")
     parser.add_argument("--log", help="file that keeps what is printed")
     parser.set_defaults(run=run)
     return parser
@@ -404,7 +404,7 @@ def _prepared_splits(options):
 def _add_choose(commands) -> None:
     help = "choose the learning rate of a loss from its trials"
     parser = _settings_job(commands, "choose", _choose, help)
-    parser.add_argument("tuning", help="as JSON, see Tuning in workflow/study.py")
+    parser.add_argument("tuning", help="as JSON, see Tuning in workflow/study/model.py")
     parser.add_argument("splits", type=Path)
     parser.add_argument("out", type=Path, help="table of trials; the trials lie beside it")
     _add_prepared(parser)

@@ -1,20 +1,16 @@
-"""The configuration of a study as typed, validated objects: the only reader of ``config/``.
+"""Every key of a study, its type, its range and its default: here and nowhere else.
 
-A study is one YAML file; its stem is the study's name. Every key, its type, its range and its
-default stand here and nowhere else; ``config/README.md`` is checked against this module.
+``config/README.md`` is checked against this module.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import difflib
 import functools
 import hashlib
 import json
-import os
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -22,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import losses
 from workflow.data.phantom import PhantomSettings
+from workflow.study.keys import chosen, merge
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -271,7 +268,7 @@ class Study(Section):
         """``label: {name: dice, batch: true}``; the name defaults to the label."""
         if not isinstance(data, dict) or "losses" not in data:
             return data
-        entries = _entries(data["losses"])
+        entries = entries_of(data["losses"])
         if isinstance(entries, dict):
             entries = {label: _named(str(label), entry) for label, entry in entries.items()}
         return data | {"losses": entries}
@@ -335,7 +332,7 @@ class Study(Section):
         try:
             arm = self._arm(name)
         except ValidationError as error:
-            return _faults(error, where)
+            return faults(error, where)
         except ValueError as error:
             return [f"{where}{error}"]
         if arm.training.signals_every != self.training.signals_every:
@@ -346,8 +343,8 @@ class Study(Section):
         changes = dict(self.arms[name])
         base = self._as_data()
         if isinstance(changes.get("losses"), list):
-            changes["losses"] = _chosen(base.pop("losses"), changes["losses"], "losses")
-        return Study.model_validate(_merge(base, changes) | {"arms": {}, "experiment": None})
+            changes["losses"] = chosen(base.pop("losses"), changes["losses"], "losses")
+        return Study.model_validate(merge(base, changes) | {"arms": {}, "experiment": None})
 
     @functools.cached_property
     def variants(self) -> dict[str, Study]:
@@ -433,105 +430,6 @@ class Study(Section):
         return yaml.safe_dump(self._as_data(), sort_keys=False, allow_unicode=True)
 
 
-def load(path: Path | str, overrides: dict[str, Any] | None = None) -> Study:
-    """The study of a YAML file, single keys replaced by ``overrides`` (nested as in the file).
-
-    Lists of ``losses``, ``seeds`` and ``arms`` among the overrides choose from those of the study:
-    a shard of it (see :func:`_shard`). A loss of the user's own is found beside the file. Raises
-    :class:`StudyError` with one line for each fault.
-    """
-    path = Path(path)
-    data = _read_file(path)
-    overrides = dict(overrides or {})
-    if "losses" in overrides:
-        overrides["losses"] = typed(overrides["losses"])
-    try:
-        data = _merge(*_shard(data, overrides))
-    except ValueError as error:
-        raise StudyError(f"{path}: {error}") from None
-    data = _found_beside(data, path)
-    arms = {} if data.get("arms") is None else data["arms"]
-    if isinstance(arms, dict):
-        data["arms"] = {name: _found_beside(changes, path) for name, changes in arms.items()}
-    try:
-        return Study.model_validate(data)
-    except ValidationError as error:
-        raise StudyError(_explain(path, error)) from None
-
-
-def _read_file(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys of a study file, and those of the study beside it that it ``extends``."""
-    if path in below:
-        raise StudyError(f"{path}: extends: the studies {', '.join(map(str, below))} are a circle")
-    try:
-        data = _read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such study file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
-    base = data.pop("extends", None)
-    if base is None:
-        return data
-    if not isinstance(base, str) or Path(base).name != base:
-        raise StudyError(f"{path}: extends: expected a study file in the same folder, got {base!r}")
-    merged = _merge(_read_file(path.parent / base, (*below, path)), data)
-    # of losses a study has its own, or those of the other study
-    return merged | {key: data[key] for key in ("losses", "rates") if key in data}
-
-
-def _found_beside(keys: Any, study: Path) -> Any:
-    """The keys of a study or an arm, with what they name of the files beside the study."""
-    if not isinstance(keys, dict):
-        return keys
-    found = {}
-    if isinstance(entries := keys.get("losses"), dict):
-        found["losses"] = {label: _beside(entry, study.parent) for label, entry in entries.items()}
-    if isinstance(keys.get("rates"), str):
-        found["rates"] = _read_rates(study, keys["rates"])
-    return keys | found
-
-
-def _read_rates(study: Path, name: str) -> dict[str, Any]:
-    """Learning rates from a CSV file beside the study, with the columns loss and learning_rate."""
-    file = study.parent / name
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            return {row["loss"]: row["learning_rate"] for row in csv.DictReader(lines)}
-    except KeyError as error:
-        raise StudyError(f"{study}: rates: {file} has no column {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{study}: rates: {file} cannot be read: {error}") from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error instead of the last one's victory."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.YAMLError(f"a key must be a word{key_node.start_mark}")
-            key = key_node.value
-            if key in seen:
-                raise yaml.YAMLError(f"the key '{key}' stands twice{key_node.start_mark}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML takes 1e-5 for text, because YAML 1.1 wants a dot in it
-_UniqueKeys.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _read_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_UniqueKeys)
-
-
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a study file, for editors."""
     schema = Study.model_json_schema()
@@ -546,7 +444,7 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def _entries(named: Any) -> Any:
+def entries_of(named: Any) -> Any:
     """The mapping of losses, also where they are named by a word or a list of words.
 
     A word names a loss with its defaults, or a collection such as ``loss_odyssey``.
@@ -586,124 +484,7 @@ def _defaults(name: str) -> dict[str, Any]:
     return {"weight": TRAINING_SET_WORDS["weight"]} if required else {}
 
 
-def _beside(entry: Any, folder: Path) -> Any:
-    """A loss of the user's own that lies beside the study, named by its path from here.
-
-    The resolved study lies elsewhere, so a name relative to the study would be lost.
-    """
-    if not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
-        return entry
-    module, colon, cls = entry["name"].rpartition(":")
-    if not colon:
-        return entry
-    file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
-    return entry | {"name": f"{os.path.relpath(file)}:{cls}"} if file.is_file() else entry
-
-
-def _shard(data: dict[str, Any], overrides: dict[str, Any]) -> tuple[dict, dict]:
-    """The study without what the lists in ``overrides`` leave out, and the other overrides.
-
-    An arm keeps what is left of its own losses and seeds, and goes if nothing is left. Where the
-    reference loss is left out, the first one left takes its place. Losses of which the study has
-    none are no choice but other losses.
-    """
-    data, rest = dict(data), dict(overrides)
-    entries, words, labels = _entries(data.get("losses")), rest.get("losses"), None
-    if isinstance(words, list) and isinstance(entries, dict):
-        entries = {str(label): entry for label, entry in entries.items()}
-        if any(str(word) in entries for word in words):
-            data["losses"] = _chosen(entries, rest.pop("losses"), "losses")
-            labels = list(data["losses"])
-            if _reference(data) in entries:
-                data = _comparable(data, _reference(data), labels)
-    arms = data.get("arms")
-    arms = {str(name): arm for name, arm in arms.items()} if isinstance(arms, dict) else {}
-    if isinstance(rest.get("arms"), list):
-        arms = _chosen(arms, rest.pop("arms"), "arms")
-    if arms:
-        left = {
-            name: _cut(arm, labels, rest.get("seeds"), _reference(data))
-            for name, arm in arms.items()
-        }
-        data["arms"] = {name: arm for name, arm in left.items() if arm is not None}
-        if not data["arms"]:
-            raise ValueError("arms: none of them has these losses and seeds")
-    return data, rest
-
-
-def _cut(arm: Any, labels: list[str] | None, seeds: Any, reference: str) -> Any:
-    """What these losses and seeds, None for all, leave of an arm; None where nothing is left."""
-    if not isinstance(arm, dict):
-        return {} if arm is None else arm
-    arm = dict(arm)
-    for key, kept in (("losses", labels), ("seeds", seeds)):
-        own = arm.get(key)
-        if isinstance(kept, list) and isinstance(own, list | dict):
-            wanted = {str(item) for item in kept}
-            if isinstance(own, dict):  # options that the arm changes
-                arm[key] = {label: entry for label, entry in own.items() if str(label) in wanted}
-            elif left := [item for item in own if str(item) in wanted]:
-                arm[key] = left
-            else:
-                return None
-    if labels is not None and isinstance(arm.get("losses"), list):
-        arm = _comparable(arm, reference, list(map(str, arm["losses"])))
-    return arm
-
-
-def _reference(keys: dict[str, Any], default: str = REFERENCE) -> str:
-    comparison = keys.get("comparison")
-    return comparison.get("reference_loss", default) if isinstance(comparison, dict) else default
-
-
-def _comparable(keys: dict[str, Any], reference: str, labels: list[str]) -> dict[str, Any]:
-    """The keys of a study or an arm, whose reference loss must be one of these labels."""
-    if _reference(keys, reference) in labels:
-        return keys
-    return _merge(keys, {"comparison": {"reference_loss": labels[0]}})
-
-
-def _chosen(entries: dict[str, Any], words: list[Any], key: str) -> dict[str, Any]:
-    """The entries with these names, in the order of the words."""
-    if unknown := [str(word) for word in words if str(word) not in entries]:
-        there = ", ".join(entries) or "none"
-        raise ValueError(f"{key}: no {', '.join(unknown)} here, there is {there}")
-    return {str(word): entries[str(word)] for word in words}
-
-
-def _merge(base: dict, overrides: dict) -> dict:
-    merged = dict(base)
-    for key, value in overrides.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def typed(value: Any) -> Any:
-    """Options of losses as YAML types them; from the command line they arrive as text.
-
-    Every other key is typed by its model.
-    """
-    if isinstance(value, str):
-        try:
-            return _read_yaml(value)
-        except yaml.YAMLError:
-            return value
-    if isinstance(value, list):
-        return [typed(item) for item in value]
-    if isinstance(value, dict):
-        return {key: typed(item) for key, item in value.items()}
-    return value
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    # those of the arms are lines of one message
-    return "\n".join(f"{path}: {line}" for fault in _faults(error) for line in fault.split("\n"))
-
-
-def _faults(error: ValidationError, prefix: str = "") -> list[str]:
+def faults(error: ValidationError, prefix: str = "") -> list[str]:
     lines = []
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"])
