@@ -289,6 +289,7 @@ def _dataset(options) -> None:
     if dataset.source == "phantom":
         phantom.write(dataset.phantom, folder, progress=_progress("subjects written"))
     else:
+        assert dataset.task is not None  # the model refuses a decathlon without it
         decathlon.fetch(dataset.task, folder.parent)
         files.write_json(options.out, {"folder": str(folder)})
 
@@ -523,7 +524,7 @@ def _agreement(options) -> None:
         chosen = cases["checkpoint"] == comparison.checkpoint
         found.append(cases[chosen & cases["learning_rate"].notna()])  # without the floor
     rarest = rarest_class(files.read_table(options.study / "tables" / "dataset.csv"))
-    table = agreement(*found, rarest, comparison.confidence)
+    table = agreement(found[0], found[1], rarest, comparison.confidence)
     table.insert(0, "study", options.study.name)
     table.insert(1, "other", options.other.name)
     print(table.to_string(index=False, float_format="{:.3f}".format))

@@ -24,13 +24,13 @@ def write(study: Study, prepared: Prepared, runs: dict[tuple[str, int], Path], o
     ``runs``: folder of each (loss, seed). Predictions shown are those of the study's first seed,
     whatever they look like.
     """
-    rows, arrays = [], {}
+    rows: list[dict[str, object]] = []
+    arrays: dict[str, np.ndarray] = {}
     for row, array in _slices(study, prepared, runs, files.read_table(out / "cases.csv")):
         key = f"slice{len(rows)}"
         rows.append({"key": key} | row)
         arrays[key] = array
-    with files.replacing(out / "slices.npz") as temporary:
-        np.savez_compressed(temporary, **arrays)
+    files.write_arrays(out / "slices.npz", arrays)
     files.write_table(out / "slices.csv", pd.DataFrame(rows, columns=COLUMNS))
 
 

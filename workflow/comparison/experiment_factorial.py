@@ -70,10 +70,10 @@ def answers(
             row |= dict(zip(names, found[:3], strict=True))
         row |= {"runs": summary.at[label, "runs"], "collapsed": summary.at[label, "collapsed"]}
         cells.append(row | {"push": pushes.get(label, math.nan)})
-    found = list(contrasts(levels))
+    tested = list(contrasts(levels))
     for endpoint, by_loss in scores.items():
         rows = [
-            effect._asdict() | _difference(effect.weights, by_loss, confidence) for effect in found
+            effect._asdict() | _difference(effect.weights, by_loss, confidence) for effect in tested
         ]
         table = pd.DataFrame(rows).drop(columns="weights", errors="ignore")
         if table.empty:
@@ -82,7 +82,7 @@ def answers(
         table["p_holm"] = statistics.holm(table["p"])
         table["push_ratio"] = [
             _push_ratio(effect.weights, pushes) if endpoint in ABSENT else math.nan
-            for effect in found
+            for effect in tested
         ]
         effects.append(table)
     table = pd.DataFrame(cells)
@@ -101,7 +101,7 @@ def factor_levels(study: Study) -> pd.DataFrame:
     """
     rows = {}
     for label, entry in study.losses.items():
-        options = losses.options(entry.name) | entry.options
+        options = {**losses.options(entry.name), **entry.options}
         try:
             smooth = {options["smooth_nr"], options["smooth_dr"]}
             rows[label] = (
