@@ -24,7 +24,9 @@ def optimizer(network: torch.nn.Module, training: Training, rate: float) -> torc
     )
 
 
-def schedule(optimizer: torch.optim.Optimizer, kind: str, peak: float, steps: int):
+def schedule(
+    optimizer: torch.optim.Optimizer, kind: str, peak: float, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """The schedule of so many steps that ``training.schedule`` names; ``peak`` is its highest."""
     if kind == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1)
