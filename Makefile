@@ -31,6 +31,7 @@ test-faults: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	for study in config/*.yaml; do $(BIN)/snakemake --lint --configfile $$study || exit 1; done
 

@@ -67,19 +67,19 @@ class SmoothedLoss(PublishedLoss):
 
 
 class BinaryLoss(PublishedLoss):
-    """A binary loss used one-vs-rest; ``per_class`` is the source's function of one class."""
+    """A binary loss used one-vs-rest; ``one_class`` is the source's function of one class."""
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         logits = logits.flatten(2)
         masks = reference_masks(labels, valid, logits.shape[1]).to(logits.dtype)
         kept = None if valid is None else valid.flatten(1)
         per_class = [
-            self.per_class(scores, targets, kept)
+            self.one_class(scores, targets, kept)
             for scores, targets in zip(logits.unbind(1), masks.unbind(1), strict=True)
         ]
         return torch.stack(per_class).mean()
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         """Value for one class: scores (B, N) before the sigmoid, targets (B, N) 0 or 1.
 
         ``kept`` (B, N) is False at ignored voxels, whose target is 0; None if there are none.
@@ -155,7 +155,7 @@ class PublishedDicePerImage(SmoothedLoss, BinaryLoss):
         "stored as N_dice_eff but read as dice_eff. With nn.Module and one name it is this loss.",
     )
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         inputs = probabilities(scores, kept)
         dice = (2 * (inputs * targets).sum(1) + self.smooth) / (
             inputs.sum(1) + targets.sum(1) + self.smooth
@@ -232,7 +232,7 @@ class PublishedDiceFlat(SmoothedLoss, BinaryLoss):
         "with smooth=1e-6.",
     )
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         return 1 - flat_dice(scores, targets, kept, self.smooth)
 
 
@@ -266,7 +266,7 @@ class PublishedBceDice(SmoothedLoss, BinaryLoss):
         "published_dice_flat.",
     )
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         dice_loss = 1 - flat_dice(scores, targets, kept, self.smooth)
         return mean_bce(scores, targets, kept) + dice_loss
 
@@ -300,7 +300,7 @@ class PublishedIou(SmoothedLoss, BinaryLoss):
         "published_dice_flat.",
     )
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         intersection, predicted, reference = flat_counts(scores, targets, kept)
         union = predicted + reference - intersection
         return 1 - (intersection + self.smooth) / (union + self.smooth)
@@ -345,7 +345,7 @@ class PublishedFocalMeanBce(BinaryLoss):
         self.alpha = check_number("alpha", alpha, 0)
         self.gamma = check_number("gamma", gamma, 1)
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         bce = mean_bce(scores, targets, kept)
         return self.alpha * (1 - torch.exp(-bce)) ** self.gamma * bce
 
@@ -387,7 +387,7 @@ class PublishedFocalAlphaT(BinaryLoss):
         self.alpha = check_number("alpha", alpha, 0, 1)
         self.gamma = check_number("gamma", gamma, 1)
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         bce = binary_cross_entropy_with_logits(scores, targets, reduction="none")
         p_t = torch.exp(-bce)
         alpha_t = torch.where(targets == 1, self.alpha, 1 - self.alpha)
@@ -442,8 +442,9 @@ class PublishedFocalWeightedProbability(SegmentationLoss):
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         log_pt = logits.log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
-        if self.weight is not None:
-            log_pt = log_pt * self.per_class("weight", logits)[labels]
+        weight = self.per_class("weight", logits)
+        if weight is not None:
+            log_pt = log_pt * weight[labels]
         if valid is not None:
             log_pt = log_pt * valid  # as cross-entropy's ignore_index does: 0, but counted
         pt = torch.exp(log_pt)
@@ -488,7 +489,7 @@ class PublishedTversky(SmoothedLoss, BinaryLoss):
         self.alpha = check_number("alpha", alpha, 0)
         self.beta = check_number("beta", beta, 0)
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         inputs = probabilities(scores, kept)
         tp = (inputs * targets).sum()
         fp = ((1 - targets) * inputs).sum()
@@ -529,8 +530,8 @@ class PublishedFocalTversky(PublishedTversky):
         super().__init__(**options)
         self.gamma = check_number("gamma", gamma, 1)
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
-        return super().per_class(scores, targets, kept) ** self.gamma
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+        return super().one_class(scores, targets, kept) ** self.gamma
 
 
 class PublishedLovaszHinge(BinaryLoss):
@@ -565,7 +566,7 @@ class PublishedLovaszHinge(BinaryLoss):
         "accepted.",
     )
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         losses = []
         for image in range(len(scores)):
             f, g = scores[image], targets[image]
@@ -636,7 +637,7 @@ class PublishedCombo(SmoothedLoss, BinaryLoss):
         self.ce_ratio = check_number("ce_ratio", ce_ratio, 0, 1)
         self.eps = check_number("eps", eps, 0, 0.5)
 
-    def per_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+    def one_class(self, scores: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
         dice = flat_dice(scores, targets, kept, self.smooth)
         inputs = scores.sigmoid().clamp(self.eps, 1 - self.eps)
         positive = targets * torch.log(inputs)
@@ -685,8 +686,9 @@ class PublishedWeightedCrossEntropy(SegmentationLoss):
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         terms = nll_loss(logits.log_softmax(1), labels, reduction="none")
         weights = torch.ones_like(terms) if valid is None else valid.to(terms.dtype)
-        if self.weight is not None:
-            weights = weights * self.per_class("weight", logits)[labels]
+        weight = self.per_class("weight", logits)
+        if weight is not None:
+            weights = weights * weight[labels]
         return weighted_mean(terms, weights)
 
 

@@ -73,11 +73,12 @@ class SegmentationLoss(nn.Module):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        if "about" in vars(cls):  # formula and source are written once, in ``about``
+        about = vars(cls).get("about")
+        if about is not None:  # formula and source are written once, in ``about``
             cls.__doc__ = (
-                f"{cleandoc(cls.__doc__ or cls.about.title)}\n\n"
-                f"Formula:\n    {cls.about.formula}\n\n"
-                f"Source:\n    {cls.about.paper}\n\n"
+                f"{cleandoc(cls.__doc__ or about.title)}\n\n"
+                f"Formula:\n    {about.formula}\n\n"
+                f"Source:\n    {about.paper}\n\n"
                 "Shapes and errors: see SegmentationLoss."
             )
 

@@ -142,11 +142,11 @@ def _classes() -> Mapping[str, type[SegmentationLoss]]:
                 inspect.isclass(value)
                 and issubclass(value, SegmentationLoss)
                 and value.__module__ == module.__name__
-                and "name" in vars(value)
+                and (name := vars(value).get("name"))
             ):
-                if value.name in found:
-                    raise RuntimeError(f"two losses are named {value.name!r}")
-                found[value.name] = value
+                if name in found:
+                    raise RuntimeError(f"two losses are named {name!r}")
+                found[name] = value
     return MappingProxyType(dict(sorted(found.items())))
 
 
@@ -183,11 +183,12 @@ def card(name: str) -> Card:
     if about is None:
         first_line = (inspect.getdoc(loss_class) or loss_class.__name__).splitlines()[0]
         about = About(title=first_line, family="user's own")
-    texts = {entry.name: getattr(about, entry.name) for entry in fields(about)}
+    texts: dict[str, Any] = {entry.name: getattr(about, entry.name) for entry in fields(about)}
     if about.twin is None:
-        twins = ((key, value.about.twin) for key, value in _classes().items())
+        twins = ((key, value.about.twin) for key, value in _classes().items() if value.about)
         texts["twin"] = tuple(key for key, twin in twins if twin == name)
-    return Card(**texts, name=name, defaults=options(name), **_measured().get(name, {}))
+    texts.update(_measured().get(name, {}))
+    return Card(**texts, name=name, defaults=options(name))
 
 
 @cache
@@ -199,12 +200,14 @@ def _measured() -> Mapping[str, Mapping[str, float]]:
 
 
 def _collections() -> Mapping[str, tuple[str, ...]]:
-    published = [name for name in available() if card(name).published]
+    published = {name: card(name).twin for name in available() if card(name).published}
     return MappingProxyType(
         {
             "loss_odyssey": _LOSS_ODYSSEY,
             "seeds_as_published": tuple(published),
-            "seeds_corrected": tuple(sorted({card(name).twin for name in published})),
+            "seeds_corrected": tuple(
+                sorted({twin for twin in published.values() if isinstance(twin, str)})
+            ),
         }
     )
 
@@ -298,6 +301,7 @@ def _load_file(path: Path) -> ModuleType:
 def _load_version(path: Path, _changed: int) -> ModuleType:
     name = f"_own_loss_{path.stem}_{crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # None only where the ending is not .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickling and dataclasses look the module up there
     try:
@@ -319,7 +323,7 @@ def _parameters(loss_class: type) -> tuple[dict[str, Any], bool]:
             continue
         if base is object:
             return found, False
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         for parameter in parameters:
             if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 default = REQUIRED if parameter.default is parameter.empty else parameter.default

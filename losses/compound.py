@@ -142,7 +142,8 @@ class DiceBCE(Sum, Dice):
         self.set_factors(lambda_dice=lambda_dice, lambda_bce=lambda_bce)
 
     def second(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        return weighted_mean(sum(binary_cross_entropies(logits, labels)), valid)
+        positive, negative = binary_cross_entropies(logits, labels)
+        return weighted_mean(positive + negative, valid)
 
 
 class DiceTopk(Sum, Dice):

@@ -103,11 +103,11 @@ def distances(labels: Tensor, valid: Tensor | None, classes: range, *, keep: boo
 
 def _diagonals(valid: Tensor) -> Tensor:
     """(B,): length of the diagonal of the box around the valid voxels of each image, >= 1."""
-    squares = 0
+    squares = []
     for axis in range(1, valid.ndim):
         found = valid.movedim(axis, 1).unsqueeze(-1).flatten(2).any(2).int()
-        squares = squares + (found.shape[1] - 1 - found.argmax(1) - found.flip(1).argmax(1)) ** 2
-    return squares.float().sqrt().clamp_min(1)
+        squares.append((found.shape[1] - 1 - found.argmax(1) - found.flip(1).argmax(1)) ** 2)
+    return torch.stack(squares).sum(0).float().sqrt().clamp_min(1)
 
 
 def _map(image: ndarray, label: int) -> ndarray:
@@ -129,9 +129,12 @@ def _map(image: ndarray, label: int) -> ndarray:
 
 def _box(mask: ndarray) -> tuple[slice, ...]:
     """The smallest box around the True voxels, one voxel wider on each side."""
+    import numpy as np
+
     box = []
     for axis in range(mask.ndim):
-        found = mask.any(tuple(other for other in range(mask.ndim) if other != axis)).nonzero()[0]
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        found = np.flatnonzero(mask.any(others))
         box.append(slice(max(found[0] - 1, 0), found[-1] + 2))
     return tuple(box)
 

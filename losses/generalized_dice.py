@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class GeneralizedDice(SegmentationLoss):
         "value and gradient are 0",
         value_range="[0, 1)",
     )
-    reductions = ("mean", "none")
+    reductions: ClassVar[tuple[str, ...]] = ("mean", "none")
     soft_labels = True
 
     def __init__(

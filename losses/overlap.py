@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class RegionLoss(SegmentationLoss):
         reduction: "mean" or "none".
     """
 
-    reductions = ("mean", "none")
+    reductions: ClassVar[tuple[str, ...]] = ("mean", "none")
 
     def __init__(
         self,

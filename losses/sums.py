@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from .base import SegmentationLoss, check_number
@@ -10,7 +12,7 @@ from .base import SegmentationLoss, check_number
 class Sum(SegmentationLoss):
     """The sum of the region loss it is mixed in before and of a second term of the same logits."""
 
-    reductions = ("mean",)
+    reductions: ClassVar[tuple[str, ...]] = ("mean",)
     soft_labels = False
 
     def set_factors(self, **factors: float) -> None:

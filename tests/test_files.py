@@ -2,6 +2,7 @@
 
 import errno
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -28,3 +29,18 @@ def test_tables_keep_the_floats_that_matter_and_the_umask(tmp_path):
     files.write_table(path, pd.DataFrame({"x": [1 / 3], "n": [None]}))
     assert path.read_text() == "x,n\n0.333333333,\n"
     assert path.stat().st_mode & 0o444 == 0o444
+
+
+def test_arrays_are_what_numpy_writes(tmp_path):
+    arrays = {"case 1": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "é": np.zeros((0, 2))}
+    files.write_arrays(tmp_path / "ours.npz", arrays)
+    np.savez_compressed(tmp_path / "theirs.npz", **arrays)
+    assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "theirs.npz").read_bytes()
+
+
+def test_a_case_may_have_the_name_of_an_argument_of_numpy(tmp_path):
+    arrays = {name: np.full(3, i) for i, name in enumerate(("file", "allow_pickle", "arr_0"))}
+    files.write_arrays(tmp_path / "arrays.npz", arrays)
+    with np.load(tmp_path / "arrays.npz") as written:
+        assert list(written) == list(arrays)
+        assert all((written[name] == array).all() for name, array in arrays.items())

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -102,6 +103,11 @@ def test_every_room_has_a_floor():
         "workflow.__init__", "workflow.__main__", "workflow.__pycache__", "workflow.rules",
     }  # fmt: skip
     assert rooms <= set(FLOORS)
+
+
+def test_types_are_clean():
+    found = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_tracked_files_hold_no_path_of_a_machine_and_stay_small():

@@ -10,7 +10,16 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workflow.data.prepare import Prepared
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,7 +97,7 @@ def _overrides(settings: list[str]) -> dict:
     return nested
 
 
-def _job(commands, name: str, run, help: str) -> argparse.ArgumentParser:
+def _job(commands: Commands, name: str, run: Callable, help: str) -> argparse.ArgumentParser:
     """A command of a rule: it reads the resolved study and keeps a log."""
     parser = commands.add_parser(name, help=help, description=help)
     parser.add_argument("study", type=Path, help="study file or resolved config.yaml")
@@ -97,19 +106,19 @@ def _job(commands, name: str, run, help: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_check(commands) -> None:
+def _add_check(commands: Commands) -> None:
     parser = _job(commands, "check", _check, "check a study and its data before anything runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
 
 
-def _check(options) -> None:
+def _check(options: argparse.Namespace) -> None:
     from workflow import check
 
     for line in check.check(options.study, _overrides(options.set)):
         _say("%s", line)
 
 
-def _add_losses(commands) -> None:
+def _add_losses(commands: Commands) -> None:
     help = "list the losses, print the card of one, or check one"
     parser = commands.add_parser("losses", help=help, description=help)
     parser.add_argument("name", nargs="?", help="print its card; or the word check")
@@ -134,7 +143,7 @@ def _add_losses(commands) -> None:
     parser.set_defaults(run=_losses)
 
 
-def _losses(options) -> int:
+def _losses(options: argparse.Namespace) -> int:
     import losses
 
     if options.name == "check":
@@ -152,7 +161,7 @@ def _losses(options) -> int:
     return 0
 
 
-def _list_losses(options) -> None:
+def _list_losses(options: argparse.Namespace) -> None:
     from dataclasses import fields
 
     import losses
@@ -175,7 +184,7 @@ def _list_losses(options) -> None:
         and (not options.corrected or (isinstance(card.twin, tuple) and card.twin))
     ]
 
-    def order(card):
+    def order(card: losses.Card) -> tuple:
         if options.sort is None:
             return card.published, card.family, card.name
         value = getattr(card, options.sort)
@@ -189,7 +198,7 @@ def _list_losses(options) -> None:
         print(f"{card.name:{width}}  {number}{card.family:13}  {card.title}{twin}")
 
 
-def _check_loss(options) -> int:
+def _check_loss(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from losses import contract
@@ -218,14 +227,14 @@ def _check_loss(options) -> int:
     return 1 if failed else 0
 
 
-def _add_gallery(commands) -> None:
+def _add_gallery(commands: Commands) -> None:
     help = "draw how every loss and its gradient answer a prediction that gets worse"
     parser = commands.add_parser("gallery", help=help, description=help)
     parser.add_argument("out", type=Path, nargs="?", default=Path("results/losses"))
     parser.set_defaults(run=_gallery)
 
 
-def _gallery(options) -> None:
+def _gallery(options: argparse.Namespace) -> None:
     from workflow import files
     from workflow.comparison import gallery
     from workflow.reporting import figures_gallery
@@ -236,18 +245,18 @@ def _gallery(options) -> None:
         _say("%s", path)
 
 
-def _add_schema(commands) -> None:
+def _add_schema(commands: Commands) -> None:
     parser = commands.add_parser("schema", help="print the JSON schema of a study file")
     parser.set_defaults(run=_schema)
 
 
-def _schema(_options) -> None:
+def _schema(_options: argparse.Namespace) -> None:
     from workflow.study import json_schema
 
     print(json.dumps(json_schema(), indent=1))
 
 
-def _add_configure(commands) -> None:
+def _add_configure(commands: Commands) -> None:
     parser = commands.add_parser("configure", help="write the resolved study")
     parser.add_argument("content", help="the resolved study as YAML text")
     parser.add_argument("out", type=Path)
@@ -255,13 +264,15 @@ def _add_configure(commands) -> None:
     parser.set_defaults(run=_configure)
 
 
-def _configure(options) -> None:
+def _configure(options: argparse.Namespace) -> None:
     from workflow import files
 
     files.write_text(options.out, options.content)
 
 
-def _settings_job(commands, name: str, run, help: str) -> argparse.ArgumentParser:
+def _settings_job(
+    commands: Commands, name: str, run: Callable, help: str
+) -> argparse.ArgumentParser:
     """A command of a rule that gets what its result depends on, and nothing else of the study.
 
     So a changed study reruns what it affects, and studies share what they agree in.
@@ -273,13 +284,13 @@ def _settings_job(commands, name: str, run, help: str) -> argparse.ArgumentParse
     return parser
 
 
-def _add_dataset(commands) -> None:
+def _add_dataset(commands: Commands) -> None:
     help = "write the phantom or download a Decathlon task"
     parser = _settings_job(commands, "dataset", _dataset, help)
     parser.add_argument("out", type=Path, help="the file that says that it is there")
 
 
-def _dataset(options) -> None:
+def _dataset(options: argparse.Namespace) -> None:
     from workflow import files, paths
     from workflow.data import decathlon, phantom
     from workflow.study import Data
@@ -289,11 +300,12 @@ def _dataset(options) -> None:
     if dataset.source == "phantom":
         phantom.write(dataset.phantom, folder, progress=_progress("subjects written"))
     else:
+        assert dataset.task is not None  # the model refuses a decathlon without it
         decathlon.fetch(dataset.task, folder.parent)
         files.write_json(options.out, {"folder": str(folder)})
 
 
-def _progress(what: str):
+def _progress(what: str) -> Callable[[int, int], None]:
     """A line for every tenth part of the work."""
 
     def report(done: int, total: int) -> None:
@@ -303,13 +315,13 @@ def _progress(what: str):
     return report
 
 
-def _add_prepare(commands) -> None:
+def _add_prepare(commands: Commands) -> None:
     help = "verify a data set and write its arrays"
     parser = _settings_job(commands, "prepare", _prepare, help)
     parser.add_argument("out", type=Path, help="prepared.json; the arrays go beside it")
 
 
-def _prepare(options) -> None:
+def _prepare(options: argparse.Namespace) -> None:
     from workflow import check, paths
     from workflow.data.prepare import prepare
     from workflow.study import Data
@@ -327,14 +339,14 @@ def _prepare(options) -> None:
         _say("warning: %s", warning)
 
 
-def _add_split(commands) -> None:
+def _add_split(commands: Commands) -> None:
     help = "assign subjects to train, validation and test"
     parser = _settings_job(commands, "split", _split, help)
     parser.add_argument("out", type=Path)
     _add_prepared(parser)
 
 
-def _split(options) -> None:
+def _split(options: argparse.Namespace) -> None:
     from workflow import check, files
     from workflow.data.prepare import load_prepared
     from workflow.study import Splits
@@ -344,14 +356,14 @@ def _split(options) -> None:
     files.write_table(options.out, check.split(settings, *prepared))
 
 
-def _add_prepared(parser) -> None:
+def _add_prepared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prepared", type=Path, nargs="+", required=True, metavar="PREPARED.JSON",
         help="the data set, and the external test set if there is one",
     )  # fmt: skip
 
 
-def _add_train(commands) -> None:
+def _add_train(commands: Commands) -> None:
     parser = _settings_job(commands, "train", _train, "train and score one run")
     parser.add_argument("splits", type=Path)
     parser.add_argument("out", type=Path, help="status.json; the other files go beside it")
@@ -364,7 +376,7 @@ def _add_train(commands) -> None:
     _add_time_limit(parser)
 
 
-def _train(options) -> None:
+def _train(options: argparse.Namespace) -> None:
     from workflow import files
     from workflow.study import RunSettings
     from workflow.training import train
@@ -380,16 +392,16 @@ def _train(options) -> None:
     train.train(settings, prepared, splits, run, out, trial=options.trial, limit=limit)
 
 
-def _add_time_limit(parser) -> None:
+def _add_time_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, default=0, help="minutes of a run; 0: none")
 
 
-def _limit(options) -> float | None:
+def _limit(options: argparse.Namespace) -> float | None:
     """In seconds."""
     return 60 * options.time_limit or None
 
 
-def _prepared_splits(options):
+def _prepared_splits(options: argparse.Namespace) -> tuple[Prepared, pd.DataFrame]:
     """The prepared cases and the table of splits, which belong to each other."""
     from workflow import files
     from workflow.data.prepare import load_all
@@ -401,7 +413,7 @@ def _prepared_splits(options):
     return prepared, splits
 
 
-def _add_choose(commands) -> None:
+def _add_choose(commands: Commands) -> None:
     help = "choose the learning rate of a loss from its trials"
     parser = _settings_job(commands, "choose", _choose, help)
     parser.add_argument("tuning", help="as JSON, see Tuning in workflow/study/model.py")
@@ -412,7 +424,7 @@ def _add_choose(commands) -> None:
     _add_time_limit(parser)
 
 
-def _choose(options) -> None:
+def _choose(options: argparse.Namespace) -> None:
     from workflow import files
     from workflow.study import RunSettings, Tuning
     from workflow.training import tuning
@@ -426,7 +438,7 @@ def _choose(options) -> None:
     files.write_table(options.out, trials)
 
 
-def _add_rates(commands) -> None:
+def _add_rates(commands: Commands) -> None:
     parser = commands.add_parser("rates", help="collect the trials and chosen rates of all losses")
     parser.add_argument("trials", type=Path, nargs="+")
     parser.add_argument("--all", type=Path, required=True, help="table of all trials")
@@ -434,7 +446,7 @@ def _add_rates(commands) -> None:
     parser.set_defaults(run=_rates)
 
 
-def _rates(options) -> None:
+def _rates(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from workflow import files
@@ -444,13 +456,13 @@ def _rates(options) -> None:
     files.write_table(options.chosen, trials[trials["chosen"]].drop(columns="chosen"))
 
 
-def _add_compare(commands) -> None:
+def _add_compare(commands: Commands) -> None:
     parser = _job(commands, "compare", _compare, "make the tables of a study from its runs")
     parser.add_argument("splits", type=Path)
     _add_prepared(parser)
 
 
-def _compare(options) -> None:
+def _compare(options: argparse.Namespace) -> None:
     from workflow import files, paths, provenance, study
     from workflow.comparison import examples, tables
 
@@ -467,39 +479,39 @@ def _compare(options) -> None:
     files.write_json(folder / "environment.json", provenance.environment())
 
 
-def _add_figures(commands) -> None:
+def _add_figures(commands: Commands) -> None:
     _job(commands, "figures", _figures, "draw the figures of a study's folder")
 
 
-def _figures(options) -> None:
+def _figures(options: argparse.Namespace) -> None:
     from workflow.reporting import figures
 
     figures.write_all(options.study.parent)
 
 
-def _add_report(commands) -> None:
+def _add_report(commands: Commands) -> None:
     _job(commands, "report", _report, "write the report of a study's folder")
 
 
-def _report(options) -> None:
+def _report(options: argparse.Namespace) -> None:
     from workflow.reporting import report
 
     _say("report: %s", report.build(options.study.parent))
 
 
-def _add_paper(commands) -> None:
+def _add_paper(commands: Commands) -> None:
     parser = _job(commands, "paper", _paper, "compile the paper from a study's folder")
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
 
 
-def _paper(options) -> None:
+def _paper(options: argparse.Namespace) -> None:
     from workflow.reporting import paper
 
     paper.compile(options.source, options.study.parent, options.out)
 
 
-def _add_agreement(commands) -> None:
+def _add_agreement(commands: Commands) -> None:
     help = "do two studies rank the losses alike? prints Kendall's tau"
     parser = commands.add_parser("agreement", help=help, description=help)
     parser.add_argument("study", type=Path, help="folder of a study, e.g. results/default")
@@ -508,7 +520,7 @@ def _add_agreement(commands) -> None:
     parser.set_defaults(run=_agreement)
 
 
-def _agreement(options) -> None:
+def _agreement(options: argparse.Namespace) -> None:
     from workflow import files
     from workflow.comparison.agreement import agreement
     from workflow.comparison.tables import rarest_class
@@ -523,7 +535,7 @@ def _agreement(options) -> None:
         chosen = cases["checkpoint"] == comparison.checkpoint
         found.append(cases[chosen & cases["learning_rate"].notna()])  # without the floor
     rarest = rarest_class(files.read_table(options.study / "tables" / "dataset.csv"))
-    table = agreement(*found, rarest, comparison.confidence)
+    table = agreement(found[0], found[1], rarest, comparison.confidence)
     table.insert(0, "study", options.study.name)
     table.insert(1, "other", options.other.name)
     print(table.to_string(index=False, float_format="{:.3f}".format))
@@ -531,11 +543,11 @@ def _agreement(options) -> None:
         files.write_table(options.out, table)
 
 
-def _add_collect(commands) -> None:
+def _add_collect(commands: Commands) -> None:
     _job(commands, "collect", _collect, "gather the runs of an experiment into its raw tables")
 
 
-def _collect(options) -> None:
+def _collect(options: argparse.Namespace) -> None:
     from workflow import files, paths, provenance, study
     from workflow.comparison import experiment
     from workflow.data.prepare import load_all
@@ -562,7 +574,7 @@ def _collect(options) -> None:
     files.write_json(folder / "environment.json", provenance.environment())
 
 
-def _add_merge(commands) -> None:
+def _add_merge(commands: Commands) -> None:
     help = "merge the raw tables of an experiment's shards, then tell what they show"
     parser = _job(commands, "merge", _merge, help)
     parser.add_argument(
@@ -572,7 +584,7 @@ def _add_merge(commands) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the whole study")
 
 
-def _merge(options) -> None:
+def _merge(options: argparse.Namespace) -> None:
     from workflow import files, study
     from workflow.comparison import experiment
 
@@ -595,11 +607,11 @@ def _merge(options) -> None:
     _tell(options)
 
 
-def _add_analyse(commands) -> None:
+def _add_analyse(commands: Commands) -> None:
     _job(commands, "analyse", _analyse, "answer an experiment's question from its raw tables")
 
 
-def _analyse(options) -> None:
+def _analyse(options: argparse.Namespace) -> None:
     from workflow import study
     from workflow.comparison import experiment
 
@@ -608,11 +620,11 @@ def _analyse(options) -> None:
     experiment.write(answers, folder / "answers", ".csv")
 
 
-def _add_tell(commands) -> None:
+def _add_tell(commands: Commands) -> None:
     _job(commands, "tell", _tell, "write the figures and the report of an experiment's folder")
 
 
-def _tell(options) -> None:
+def _tell(options: argparse.Namespace) -> None:
     from workflow.reporting import experiment
 
     _say("report: %s", experiment.build(options.study.parent))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -40,14 +40,15 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
             for data in (variant.data(), variant.external_data()):
                 if data is not None and (name := paths.resources(data).name) not in found:
                     found[name] = yield from _prepared(data, Path(temporary) / name)
-        if None in found.values():
+        ready = {name: prepared for name, prepared in found.items() if prepared is not None}
+        if len(ready) < len(found):
             return
         for name, variant in study.variants.items():
             own, external = variant.data(), variant.external_data()
             splits = split(
                 variant.splits,
-                found[paths.resources(own).name],
-                found[paths.resources(external).name] if external else None,
+                ready[paths.resources(own).name],
+                ready[paths.resources(external).name] if external else None,
             )
             sizes = splits.drop_duplicates("subject")["split"].value_counts()
             where = f"{name}: " if name else ""
@@ -64,7 +65,7 @@ def _size(study: Study) -> str:
     return f"{len(study.arms)} arms, {runs} runs"
 
 
-def _prepared(data: Data, folder: Path) -> Iterator[str]:
+def _prepared(data: Data, folder: Path) -> Generator[str, None, Prepared | None]:
     """Yields what there is of a data set; the value of the generator is the prepared data set,
     None if it has yet to be downloaded."""
     root = paths.raw(data)

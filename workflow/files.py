@@ -6,12 +6,14 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 TEXT_COLUMNS = (
@@ -70,6 +72,23 @@ def write_json(path: Path | str, content: Any) -> None:
 def read_json(path: Path | str) -> Any:
     """Reads JSON."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed ``.npz`` atomically.
+
+    Not by ``numpy.savez_compressed``, which takes the arrays as keyword arguments beside its own:
+    it fails at a case called ``file`` and drops one called ``allow_pickle``.
+    """
+    import numpy as np
+
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def read_table(path: Path | str) -> pd.DataFrame:

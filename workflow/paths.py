@@ -41,6 +41,8 @@ def raw(data: Data) -> Path:
     dataset = data.dataset
     if dataset.source == "phantom":
         return resources(data) / "phantom"
+    assert dataset.root is not None  # the model refuses any other source without it
     if dataset.source == "decathlon":
+        assert dataset.task is not None  # the same
         return Path(dataset.root) / dataset.task
     return Path(dataset.root)

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "nilearn", "matplotlib")
-PACKAGES += ("snakemake", "surface-distance", "pydantic", "typst")
+PACKAGES = (
+    "torch", "monai", "numpy", "scipy", "pandas", "nibabel", "nilearn", "matplotlib",
+    "snakemake", "surface-distance", "pydantic", "typst",
+)  # fmt: skip
 
 
 def code_sha256(files: Iterable[Path]) -> str:

@@ -31,7 +31,8 @@ def agreement(
         scores = np.concatenate(_aligned(first, second, labels, endpoint, rarest), axis=2)
         seeds, cases, both = statistics.complete(scores)
         kept = [i for i in range(len(labels)) if i in both and i + len(labels) in both]
-        scores = scores[np.ix_(seeds, cases, [*kept, *(i + len(labels) for i in kept)])]
+        twice = np.array([*kept, *(i + len(labels) for i in kept)], dtype=int)
+        scores = scores[np.ix_(seeds, cases, twice)]
         row = {"endpoint": endpoint, "losses": len(kept), "seeds": len(seeds), "cases": len(cases)}
         if scores.size:
             means = scores.mean(axis=(0, 1))

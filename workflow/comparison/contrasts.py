@@ -110,10 +110,10 @@ def corrected_label(study: Study, label: str) -> str | None:
     return card.twin if card.twin in twins else next(iter(twins), None)
 
 
-def _contrasts(study: Study) -> list[tuple[str, str, str, str]]:
+def _contrasts(study: Study) -> list[tuple[str, str, str, str | None]]:
     """(kind, loss, against, reason)."""
     reference = study.comparison.reference_loss
-    found = [
+    found: list[tuple[str, str, str, str | None]] = [
         ("reference", label, reference, "")
         for label in (*study.losses, FLOOR)
         if label != reference

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from workflow import files
-from workflow.data.prepare import Prepared
+from workflow.data.prepare import Prepared, PreparedCase
 from workflow.study import FLOOR, Study
 
 SUBJECTS = 4
@@ -24,13 +24,13 @@ def write(study: Study, prepared: Prepared, runs: dict[tuple[str, int], Path], o
     ``runs``: folder of each (loss, seed). Predictions shown are those of the study's first seed,
     whatever they look like.
     """
-    rows, arrays = [], {}
+    rows: list[dict[str, object]] = []
+    arrays: dict[str, np.ndarray] = {}
     for row, array in _slices(study, prepared, runs, files.read_table(out / "cases.csv")):
         key = f"slice{len(rows)}"
         rows.append({"key": key} | row)
         arrays[key] = array
-    with files.replacing(out / "slices.npz") as temporary:
-        np.savez_compressed(temporary, **arrays)
+    files.write_arrays(out / "slices.npz", arrays)
     files.write_table(out / "slices.csv", pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -56,7 +56,9 @@ def fullest_slices(labels: np.ndarray, count: int = 1) -> list[int]:
     return (chosen + [extent // 2] * count)[:count]
 
 
-def _slices(study, prepared, runs, cases) -> Iterator[tuple[dict, np.ndarray]]:
+def _slices(
+    study: Study, prepared: Prepared, runs: dict[tuple[str, int], Path], cases: pd.DataFrame
+) -> Iterator[tuple[dict, np.ndarray]]:
     by_name = {case.name: case for case in prepared.cases}
     spread = np.linspace(0, len(prepared.cases) - 1, min(SUBJECTS, len(prepared.cases)))
     for position in spread.astype(int):
@@ -89,7 +91,9 @@ def _slices(study, prepared, runs, cases) -> Iterator[tuple[dict, np.ndarray]]:
             )
 
 
-def _anatomy(prepared: Prepared, case, kind: str, index: int) -> Iterator[tuple[dict, np.ndarray]]:
+def _anatomy(
+    prepared: Prepared, case: PreparedCase, kind: str, index: int
+) -> Iterator[tuple[dict, np.ndarray]]:
     image = prepared.image(case)
     for channel in range(image.shape[0]):
         row = _row(case, kind, index, "image") | {"channel": channel}
@@ -97,7 +101,7 @@ def _anatomy(prepared: Prepared, case, kind: str, index: int) -> Iterator[tuple[
     yield _row(case, kind, index, "reference"), np.array(prepared.label(case)[:, :, index])
 
 
-def _row(case, kind: str, index: int, role: str) -> dict[str, object]:
+def _row(case: PreparedCase, kind: str, index: int, role: str) -> dict[str, object]:
     return {
         "kind": kind,
         "case": case.name,

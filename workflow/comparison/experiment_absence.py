@@ -17,6 +17,7 @@ score of the other classes, which have as many examples in all arms.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,8 +119,8 @@ def reduction_set(loss: Loss, raw: Mapping[str, pd.DataFrame]) -> str:
     labels = torch.stack([voxels % classes, (voxels % (2 * classes)).clamp(max=classes - 1)])
     with torch.no_grad():
         both = criterion(logits, labels)
-        each = [criterion(logits[[i]], labels[[i]]) for i in range(2)]
-    return "image" if torch.isclose(both, sum(each) / 2, rtol=1e-3) else "batch"
+        first, second = (criterion(logits[[i]], labels[[i]]) for i in range(2))
+    return "image" if torch.isclose(both, (first + second) / 2, rtol=1e-3) else "batch"
 
 
 def complete_batches(signals: pd.DataFrame) -> pd.Series:
@@ -192,7 +193,7 @@ def _predicted(
 
 
 def _against_prediction(
-    row: tuple, alike: pd.DataFrame, cases: pd.DataFrame, confidence: float
+    row: Any, alike: pd.DataFrame, cases: pd.DataFrame, confidence: float
 ) -> dict[str, float]:
     """Score of an arm, and the one predicted from the arm ``alike`` in which all have the class."""
     found = _mean(cases, row.arm, confidence)
@@ -245,19 +246,18 @@ def verdict(measured: Sequence[float], predicted: Sequence[float]) -> dict[str, 
     if only that prediction is right to within ``TOLERANCE``, ``cannot tell`` if both are; else
     ``above`` or ``below`` the prediction on average; ``not measured`` without points.
     """
-    measured, predicted = np.asarray(measured, float), np.asarray(predicted, float)
-    known = ~(np.isnan(measured) | np.isnan(predicted))
-    measured, predicted = measured[known], predicted[known]
-    if not known.any():
+    both = np.array([measured, predicted], dtype=float)
+    seen, expected = both[:, ~np.isnan(both).any(axis=0)]
+    if not len(seen):
         return {"points": 0, "verdict": "not measured"}
-    deviation = measured - predicted
-    error, unaffected = np.abs(deviation).mean(), np.abs(measured - 1).mean()
+    deviation = seen - expected
+    error, unaffected = np.abs(deviation).mean(), np.abs(seen - 1).mean()
     right = {"follows": error <= TOLERANCE, "unaffected": unaffected <= TOLERANCE}
     names = [name for name, holds in right.items() if holds]
     if not names:
         names = ["above" if deviation.mean() > 0 else "below"]
     return {
-        "points": int(known.sum()),
+        "points": len(seen),
         "error": error,
         "error_unaffected": unaffected,
         "mean_deviation": deviation.mean(),

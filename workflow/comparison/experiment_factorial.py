@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,10 +70,10 @@ def answers(
             row |= dict(zip(names, found[:3], strict=True))
         row |= {"runs": summary.at[label, "runs"], "collapsed": summary.at[label, "collapsed"]}
         cells.append(row | {"push": pushes.get(label, math.nan)})
-    found = list(contrasts(levels))
+    tested = list(contrasts(levels))
     for endpoint, by_loss in scores.items():
         rows = [
-            effect._asdict() | _difference(effect.weights, by_loss, confidence) for effect in found
+            effect._asdict() | _difference(effect.weights, by_loss, confidence) for effect in tested
         ]
         table = pd.DataFrame(rows).drop(columns="weights", errors="ignore")
         if table.empty:
@@ -82,7 +82,7 @@ def answers(
         table["p_holm"] = statistics.holm(table["p"])
         table["push_ratio"] = [
             _push_ratio(effect.weights, pushes) if endpoint in ABSENT else math.nan
-            for effect in found
+            for effect in tested
         ]
         effects.append(table)
     table = pd.DataFrame(cells)
@@ -101,7 +101,7 @@ def factor_levels(study: Study) -> pd.DataFrame:
     """
     rows = {}
     for label, entry in study.losses.items():
-        options = losses.options(entry.name) | entry.options
+        options = {**losses.options(entry.name), **entry.options}
         try:
             smooth = {options["smooth_nr"], options["smooth_dr"]}
             rows[label] = (
@@ -147,17 +147,25 @@ def _word(level: object) -> str:
     return level if isinstance(level, str) else f"{level:g}".replace("e-0", "e-")
 
 
-def _weights(names, chosen, others, cells) -> tuple[Weights, int]:
+def _weights(
+    names: Sequence[str],
+    chosen: Sequence[tuple],
+    others: Sequence[Sequence],
+    cells: Mapping[tuple, str],
+) -> tuple[Weights, int]:
     """Weight of each cell in a contrast, and over how many settings of the others it averages."""
     complete = []
     for setting in itertools.product(*others):
         rest = dict(zip((n for n in FACTORS if n not in names), setting, strict=True))
-        signed = {}
+        signed: dict[str, float] = {}
         # the high level of each factor counts +, the low one -, and signs multiply
         for places in itertools.product((0, 1), repeat=len(names)):
             here = {n: pair[i] for n, pair, i in zip(names, chosen, places, strict=True)} | rest
-            signed[cells.get(tuple(here[n] for n in FACTORS))] = (-1.0) ** sum(places)
-        if None not in signed:
+            cell = cells.get(tuple(here[n] for n in FACTORS))
+            if cell is None:
+                break
+            signed[cell] = (-1.0) ** sum(places)
+        else:
             complete.append(signed)
     weights = {label: sign / len(complete) for signed in complete for label, sign in signed.items()}
     return weights, len(complete)

@@ -61,8 +61,8 @@ def _collapse(table: pd.DataFrame) -> pd.DataFrame:
             | {
                 "arms": len(its),
                 "collapsed_arms": len(lost),
-                "volume": first["volume"] if len(lost) else math.nan,
-                "fraction": first["fraction"] if len(lost) else math.nan,
+                "volume": first["volume"] if first is not None else math.nan,
+                "fraction": first["fraction"] if first is not None else math.nan,
                 "least_held": held["fraction"].min(),
                 "verdict": _spread(list(its["collapsed"])),
             }

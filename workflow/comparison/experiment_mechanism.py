@@ -4,7 +4,7 @@ and whether a cross-entropy term or an output bias rescues it."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -192,7 +192,7 @@ def _identity(study: Study, batches: pd.DataFrame, curves: pd.DataFrame) -> pd.D
             continue
         names = {label: GRAPH}
         if twin := contrasts.corrected_label(study, label):
-            names[twin] = losses.card(GRAPH).twin
+            names[twin] = study.losses[twin].name
         volumes = _volumes(its)
         for loss, name in names.items():
             rows.append({"shown": "exact", "loss": loss} | _exact(losses.create(name), volumes))
@@ -209,7 +209,9 @@ def _volumes(batches: pd.DataFrame) -> np.ndarray:
     return rows.pivot(index="step", columns="class", values="voxels").to_numpy()
 
 
-def _exact(loss: torch.nn.Module, volumes: np.ndarray) -> dict[str, float]:
+def _exact(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], volumes: np.ndarray
+) -> dict[str, float]:
     generator = torch.Generator().manual_seed(SEED)
     found = []
     for index, counts in enumerate(volumes):
@@ -226,7 +228,7 @@ def _exact(loss: torch.nn.Module, volumes: np.ndarray) -> dict[str, float]:
 
 def _spans(study: Study, batches: pd.DataFrame, curves: pd.DataFrame, loss: str) -> pd.DataFrame:
     """Mean loss and 1 - p between two validations of the loss's runs at their tuned rate."""
-    arm = next((a for a in (TUNED, *study.variants) if a in set(batches["arm"])), None)
+    arm = next(a for a in (TUNED, *study.variants) if a in set(batches["arm"]))
     curve = curves[(curves["arm"] == arm) & (curves["loss"] == loss)]
     curve = curve[(curve["split"] == "train") & (curve["quantity"] == "loss")]
     rows = batches[(batches["arm"] == arm) & (batches["loss"] == loss)]
@@ -404,15 +406,15 @@ def _rescue(
             new, old = (labels.index(f"{a}/{x}") for a, x in ((arm, loss), (FAMILIES, plain)))
             values = contrasts.paired(scores, new, old)
             found = statistics.crossed_mean(values, study.comparison.confidence)
-            old, new = (FAMILIES, plain, name), (arm, loss, name)
+            before, after = (FAMILIES, plain, name), (arm, loss, name)
             rows.append(
                 {"family": plain, "treatment": treatment, "loss": loss, "arm": arm, "class": name}
                 | {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
                 | {"seeds": values.shape[0], "cases": values.shape[1]}
-                | {"runs": counts["size"].get(new, 0), "learnt": counts["sum"].get(new, 0)}
-                | {"learnt_plain": counts["sum"].get(old, 0)}
-                | {"lowest_slope_plain": slopes.get(old, math.nan)}
-                | {"lowest_slope": slopes.get(new, math.nan)}
+                | {"runs": counts["size"].get(after, 0), "learnt": counts["sum"].get(after, 0)}
+                | {"learnt_plain": counts["sum"].get(before, 0)}
+                | {"lowest_slope_plain": slopes.get(before, math.nan)}
+                | {"lowest_slope": slopes.get(after, math.nan)}
             )
     table = pd.DataFrame(rows, columns=RESCUE)
     table["p_holm"] = table.groupby("class")["p"].transform(statistics.holm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -60,9 +61,12 @@ def answers(
 def _twins(pairs: Mapping[str, str], runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"published": label, "corrected": twin}
-            | _fates(runs[runs["loss"] == label], "published")
-            | _fates(runs[runs["loss"] == twin], "corrected")
+            {
+                "published": label,
+                "corrected": twin,
+                **_fates(runs[runs["loss"] == label], "published"),
+                **_fates(runs[runs["loss"] == twin], "corrected"),
+            }
             for label, twin in pairs.items()
         ]
     )
@@ -145,7 +149,7 @@ def _prefixed(name: str, estimate: statistics.Estimate) -> dict[str, float]:
     return {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _verdict(row: tuple, confidence: float) -> str:
+def _verdict(row: Any, confidence: float) -> str:
     if row.p_holm < 1 - confidence:
         return "costs" if row.difference > 0 else "gains"
     return "equivalent" if row.equivalence == "equivalent" else "undecided"

@@ -8,7 +8,7 @@ predictions are then shown to the loss with class 2 erased from the reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,9 @@ def reference(which: str) -> Tensor:
     return labels.unsqueeze(0)
 
 
-def response(loss: losses.SegmentationLoss, logits: Tensor, labels: Tensor) -> tuple[float, float]:
+def response(
+    loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor
+) -> tuple[float, float]:
     """Value, and the sum over the voxels of the absolute gradient on the logit of class 2."""
     logits = logits.requires_grad_()
     value = loss(logits, labels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special, stats
@@ -68,7 +68,7 @@ def complete(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ran = ~np.isnan(scores).all(axis=1)
     kept_runs = [(mine.sum() * ran[mine].all(axis=0).sum(), mine) for mine in ran.T]
     most, seeds = max(kept_runs, key=lambda found: found[0], default=(0, None))
-    if not most:
+    if seeds is None or not most:
         return (np.empty(0, int),) * 3
     losses = ran[seeds].all(axis=0)
     cases = ~np.isnan(scores[seeds][:, :, losses]).any(axis=(0, 2))
@@ -152,8 +152,8 @@ def _mean_squares(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     )
 
 
-def _plain(values: np.ndarray) -> float | np.ndarray:
-    """A float where there is one value."""
+def _plain(values: np.ndarray) -> Any:
+    """A float where there is one value, else the array."""
     return float(values) if np.ndim(values) == 0 else values
 
 
@@ -258,10 +258,10 @@ def holm(p: Sequence[float]) -> np.ndarray:
     0 to .03, cases and residual .06). With 3 seeds it is 2 to 3 % at a seed SD of 0, but 11 to
     18 % at .02 to .03, because the seeds' variance may look like nothing by chance.
     """
-    p = np.asarray(p, dtype=float)
-    adjusted = np.full(p.shape, math.nan)
+    given = np.asarray(p, dtype=float)
+    adjusted = np.full(given.shape, math.nan)
     # statsmodels' multipletests collects garbage at every call, half a second with many tables
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
-    steps = p[order] * np.arange(len(order), 0, -1)
+    order = np.argsort(given)[: np.count_nonzero(~np.isnan(given))]
+    steps = given[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted

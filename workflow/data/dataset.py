@@ -260,7 +260,8 @@ def _without_voxels(volume: Volume) -> Volume:
 def _load_image(
     case: Case, findings: Findings
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    parts, first_affine = [], None
+    parts: list[np.ndarray] = []
+    affines: list[np.ndarray] = []
     for path in case.images:
         voxels, affine, *_ = read = read_nifti(path)
         findings.add_file(path, read)
@@ -271,16 +272,16 @@ def _load_image(
         else:
             allowed = "3-D" if len(case.images) > 1 else "3-D, or 4-D with the channels last"
             raise DataError(f"{path}: the image is {voxels.ndim}-D {voxels.shape}, store {allowed}")
-        first_affine = affine if first_affine is None else first_affine
-        if parts[-1].shape != parts[0].shape or not _same(affine, first_affine):
+        affines.append(affine)
+        if parts[-1].shape != parts[0].shape or not _same(affine, affines[0]):
             raise DataError(
                 f"{path}: shape or affine differs from {case.images[0].name}, the first channel; "
                 "resample the channels to one grid"
             )
     with np.errstate(over="ignore"):  # told as infinite
         image = np.stack(parts).astype(np.float32, copy=False)
-    spacing = tuple(round(float(size), 6) for size in voxel_sizes(first_affine))
-    return image, first_affine, spacing
+    x, y, z = (round(float(size), 6) for size in voxel_sizes(affines[0]))
+    return image, affines[0], (x, y, z)
 
 
 def _load_label(case: Case, findings: Findings) -> tuple[np.ndarray, np.ndarray]:
@@ -349,7 +350,7 @@ def _inspect_case(
 def _digest(voxels: np.ndarray) -> str:
     """SHA-256 over shape and voxels."""
     digest = hashlib.sha256(repr(voxels.shape).encode())
-    digest.update(np.ascontiguousarray(voxels))
+    digest.update(np.ascontiguousarray(voxels).data)
     return digest.hexdigest()
 
 

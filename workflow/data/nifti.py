@@ -141,7 +141,7 @@ def _decode(path: Path, stream: io.BufferedIOBase) -> Nifti:
         )
     try:
         with LoggingOutputSuppressor():  # what it would log is judged in _needed
-            image = kind.from_bytes(content)
+            image = kind.from_bytes(bytes(content))
         voxels = np.asanyarray(image.dataobj)
     except (ImageFileError, HeaderDataError, WrapStructError, ValueError, OSError) as error:
         raise DataError(

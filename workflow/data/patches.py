@@ -155,7 +155,7 @@ class PatchSampler:
         if minimum is not None:
             image[:] = minimum[:, None, None, None]
         # Flipping the target view writes the patch mirrored without a copy.
-        mirrored = np.flip(image, [axis + 1 for axis in flipped])
+        mirrored = np.flip(image, tuple(axis + 1 for axis in flipped))
         mirrored[:, *target] = self._images[draw.case][:, *source]
         np.flip(label, flipped)[*target] = self._labels[draw.case][*source]
         if self._intensity:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -179,13 +180,13 @@ def load_prepared(out: Path) -> Prepared:
             )
             for case in content["cases"]
         )
+        texts: dict[str, Any] = {key: content[key] for key in ("name", "reference", "licence")}
         lists = {key: tuple(content[key]) for key in ("classes", "channels", "warnings")}
-        texts = {key: content[key] for key in ("name", "reference", "licence")}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, the preparation is not finished") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}), prepare the data set again") from None
-    return Prepared(root=Path(out), cases=cases, **lists, **texts)
+    return Prepared(root=Path(out), cases=cases, **texts | lists)
 
 
 def load_all(folders: Iterable[Path]) -> Prepared:

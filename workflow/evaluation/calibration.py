@@ -107,9 +107,9 @@ def presence_auc(log_odds: Sequence[float], present: Sequence[bool]) -> float:
     A score that is NaN ranks lowest, for it finds nothing. NaN unless there are cases of both
     kinds. Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747.
     """
-    present = np.asarray(present, dtype=bool)
-    there, gone = int(present.sum()), int((~present).sum())
+    held = np.asarray(present, dtype=bool)
+    there, gone = int(held.sum()), int((~held).sum())
     if not there or not gone:
         return NAN
     ranks = stats.rankdata(np.nan_to_num(np.asarray(log_odds, dtype=float), nan=-np.inf))
-    return float((ranks[present].sum() - there * (there + 1) / 2) / (there * gone))
+    return float((ranks[held].sum() - there * (there + 1) / 2) / (there * gone))

@@ -37,7 +37,7 @@ def score_case(
     of a voxel, which turns counts into mm^3.
     """
     volume = {"voxel_mm3": float(np.prod(spacing))}
-    rows = []
+    rows: list[dict[str, object]] = []
     for index, counts in enumerate(confusion_counts(prediction, reference, len(classes))):
         if index == 0:
             continue
@@ -46,7 +46,7 @@ def score_case(
             surface = surface_scores(
                 prediction == index, reference == index, spacing, nsd_tolerance
             )
-        rows.append({"class": classes[index]} | volume | counts | _scores(counts, *surface))
+        rows.append({"class": classes[index], **volume, **counts, **_scores(counts, *surface)})
     return rows
 
 

@@ -32,7 +32,9 @@ def predict(
     def forward(batch: torch.Tensor) -> torch.Tensor:
         return network(batch.contiguous(memory_format=torch.channels_last_3d)).float()
 
-    for shape, group in groupby(sorted(shapes, key=lambda c: (shapes[c], c)), key=shapes.get):
+    for shape, group in groupby(
+        sorted(shapes, key=lambda c: (shapes[c], c)), key=shapes.__getitem__
+    ):
         cases = list(group)
         size = max(1, VOXELS_PER_BATCH // (shape[0] * shape[1] * shape[2]))
         for start in range(0, len(cases), size):

@@ -80,4 +80,5 @@ def _distances(surface: np.ndarray, other: np.ndarray, spacing: tuple[float, ...
 def _percentile(distances: np.ndarray, areas: np.ndarray) -> float:
     order = np.argsort(distances)
     share = np.cumsum(areas[order]) / areas.sum()
-    return distances[order][min(np.searchsorted(share, PERCENTILE / 100), len(order) - 1)]
+    place = int(np.searchsorted(share, PERCENTILE / 100))
+    return distances[order][min(place, len(order) - 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -360,7 +361,7 @@ def draw_absence(experiment: Experiment) -> Figure:
         axis.tick_params(axis="x", which="minor", bottom=False)
         axis.set_xlabel("push: gradient on a false structure of an absent class")
         axis.set_ylabel(ENDPOINTS[endpoint][1].replace("\n", " "))
-    grey = {"color": GREY, "linestyle": ""}
+    grey: dict[str, Any] = {"color": GREY, "linestyle": ""}
     legend_below(figure, [
         *(Line2D([], [], color=colour, marker="o", linestyle="", label=f"over the {name}")
           for name, (colour, _) in REDUCTIONS.items()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -313,9 +315,9 @@ def draw_classes(experiment: Experiment) -> Figure:
         loss_axis(axis, labels)
     for axis in axes[1:]:
         axis.tick_params(labelleft=False)
-    look = {"linestyle": "", "markeredgecolor": "#333333"}
+    shared: dict[str, Any] = {"linestyle": "", "markeredgecolor": "#333333"}
     legend_below(figure, [
-        *(Line2D([], [], color=colour, marker="o", label=name, **look)
+        *(Line2D([], [], color=colour, marker="o", label=name, **shared)
           for name, colour in colours.items()),
         Line2D([], [], color=GREY, marker="X", linestyle="", markeredgecolor=VERMILION,
                label="lost in most runs"),

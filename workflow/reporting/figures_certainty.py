@@ -83,6 +83,7 @@ def draw_reliability(study: Study) -> Figure:
     if not labels:
         return nothing_to_show(evidence.calibration_title(study))
     figure, panels = small_multiples(labels, "probability", "came true")
+    errors = study.ranked.set_index("loss")["ece"]
     for label, axis in zip(labels, panels, strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.9)
         for name, colour in (("", BLUE), (study.rarest, ORANGE)):
@@ -91,8 +92,7 @@ def draw_reliability(study: Study) -> Figure:
             axis.plot(bins["confidence"], bins["accuracy"], color=colour, linewidth=1.2)
             axis.scatter(bins["confidence"], bins["accuracy"], color=colour, linewidths=0,
                          s=3 + 40 * np.sqrt(share), alpha=0.75)  # fmt: skip
-        error = study.row(label)["ece"]
-        axis.text(0.04, 0.9, f"ECE {number(error, 3)}", fontsize=7.5)
+        axis.text(0.04, 0.9, f"ECE {number(errors[label], 3)}", fontsize=7.5)
         axis.set_xlim(-0.03, 1.03)
         axis.set_ylim(-0.03, 1.03)
         axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])

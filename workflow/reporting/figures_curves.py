@@ -32,11 +32,11 @@ def curve_groups(study: Study) -> list[list[str]]:
     Losses without a partner are put together by family, a few a row. Rows in which a loss
     collapsed come first, and then the best.
     """
-    published = {}
+    published: dict[str, list[str]] = {}
     for old, fix in study.pairs():
         published.setdefault(fix, []).append(old)
     paired = {label for fix, olds in published.items() for label in (fix, *olds)}
-    groups = []
+    groups: list[list[str]] = []
     for fix, olds in published.items():
         if not any(fix in group for group in groups):
             groups += [[fix, *part] for part in _chunks(olds, PANEL_LOSSES - 1)]

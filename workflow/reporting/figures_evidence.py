@@ -62,7 +62,7 @@ def draw_equivalence(study: Study) -> Figure:
     loss_axis(axis, labels)
     axis.set_yticklabels([f"{readable(x)}  {i}" for i, x in enumerate(labels, 1)])
     axis.set_xlim(-0.6, size - 0.4)
-    axis.set_xticks(range(size), range(1, size + 1))
+    axis.set_xticks(range(size), [str(i) for i in range(1, size + 1)])
     axis.tick_params(length=0)
     axis.grid(False)
     axis.spines["bottom"].set_visible(False)

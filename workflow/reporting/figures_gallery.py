@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -182,12 +183,13 @@ def _axes(axis: Axes, own: pd.DataFrame, quantity: str, first: bool, last: bool)
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     axis.set_xticklabels(["0", "½", "1"] if last else [])
-    for label, side in zip(axis.get_xticklabels(), ("left", "center", "right"), strict=True):
+    sides: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "right")
+    for label, side in zip(axis.get_xticklabels(), sides, strict=True):
         label.set_horizontalalignment(side)  # so that the 1 of a panel and the next 0 stay apart
     axis.tick_params(length=2, labelsize=7)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color(GREY)
-        axis.spines[side].set_linewidth(0.6)
+    for spine in (axis.spines["left"], axis.spines["bottom"]):
+        spine.set_color(GREY)
+        spine.set_linewidth(0.6)
     if quantity == "gradient":
         axis.set_yscale("log")
         axis.set_ylim(LOWEST, 1)

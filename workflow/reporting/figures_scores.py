@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -155,7 +156,9 @@ def draw_collapse(study: Study) -> Figure:
     grid.set_title("outcome of each run")
     loss_axis(grid, labels)
     grid.grid(False)
-    handles = [Patch(color=OUTCOMES[key][0], label=OUTCOMES[key][1]) for key in OUTCOMES]
+    handles: list[Artist] = [
+        Patch(color=OUTCOMES[key][0], label=OUTCOMES[key][1]) for key in OUTCOMES
+    ]
     alarms.set_title("false structures where the class is absent")
     alarms.set_xlabel("share of absent cases with a false structure")
     alarms.set_xlim(-0.03, 1.03)
@@ -190,8 +193,9 @@ def draw_published_corrected(study: Study) -> Figure:
         return nothing_to_show(text.correction_title(study))
     figure = new_figure(WIDTH, 1.4 + 0.42 * max(len(pairs), 3))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.1])
+    scores = study.ranked.set_index("loss")
     for place, (old, fix) in enumerate(pairs):
-        before, after = study.row(old), study.row(fix)
+        before, after = scores.loc[old], scores.loc[fix]
         # Between two marks that touch, an arrow is only a smudge.
         if abs(after["mean_dice"] - before["mean_dice"]) > 0.06:
             left.annotate("", (after["mean_dice"], place), (before["mean_dice"], place),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -11,6 +12,9 @@ from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import math_to_image
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 ACTIVE = ("href", "src", "style", "actiontype")
 
@@ -37,7 +41,11 @@ def mathml(latex: str) -> Markup:
 def svg(latex: str, points: float) -> bytes | None:
     """A formula as a picture with letters of this size; None where it cannot be drawn."""
     picture = io.BytesIO()
-    style = {"mathtext.fontset": "stix", "svg.fonttype": "path", "svg.hashsalt": "formula"}
+    style: dict[RcKeyType, Any] = {
+        "mathtext.fontset": "stix",
+        "svg.fonttype": "path",
+        "svg.hashsalt": "formula",
+    }
     try:
         with matplotlib.rc_context(style):
             source = f"${latex.strip().strip('$')}$"

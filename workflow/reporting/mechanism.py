@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from workflow.reporting.experiment import Experiment
@@ -53,13 +55,13 @@ def distinct(experiment: Experiment) -> pd.DataFrame:
     return answer(experiment, "early").drop_duplicates(key)
 
 
-def named(row) -> str:
+def named(row: Any) -> str:
     """A loss of ``verdict`` with its start."""
     bias = " with output bias" if row.arm == BIASED else ""
     return f"{readable(row.loss)}{bias}"
 
 
-def of_seeds(row) -> str:
+def of_seeds(row: Any) -> str:
     """`Dice (9 of 10 seeds, [0.60, 0.98])`."""
     found = f"{row.learnt_every} of {row.seeds} seeds"
     spread = interval(row.low, row.high)

@@ -33,16 +33,17 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
     study = read_study(study_dir)
     formulas = []
     for number, card in enumerate(study.cards):
-        source = str(card.get("formula") or "")
-        picture = formula.svg(source, FORMULA_POINTS) if source else None
+        latex = str(card.get("formula") or "")
+        picture = formula.svg(latex, FORMULA_POINTS) if latex else None
         file = f"study/formulas/{number}.svg" if picture else ""
         if picture:
             project[file] = picture
         name = readable(str(card.get("label", "")))
-        formulas.append({"name": name, "file": file, "source": source})
+        formulas.append({"name": name, "file": file, "source": latex})
     said = statements(study) | {"formulas": formulas}
     project["study/statements.json"] = json.dumps(said).encode("utf-8")
-    pdf = typst.compile(project, ignore_system_fonts=True, timestamp=0)
+    # typst's annotations know no project of several files
+    pdf = typst.compile(project, ignore_system_fonts=True, timestamp=0)  # type: ignore[call-overload]
     with files.replacing(out) as temporary:
         temporary.write_bytes(pdf)
     return out

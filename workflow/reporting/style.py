@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 
 from workflow import files
 from workflow.reporting.wording import readable
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Okabe & Ito (2008): distinguishable with every common colour-vision deficiency.
 BLACK = "#000000"
@@ -49,7 +52,7 @@ WIDTH = 9.2  # inches: the width of the report's column
 ROW = 0.27  # inches a loss
 ACROSS = 6  # panels in a row of small multiples
 
-SETTINGS = {
+SETTINGS: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.titlesize": 10,

@@ -50,7 +50,7 @@ def by_verdict(verdicts: pd.DataFrame, phrases: Mapping[str, tuple[str, str]]) -
 
 def counted(verdicts: pd.DataFrame, phrases: Mapping[str, tuple[str, str]]) -> str:
     """`1 of 3 losses falls, 2 rise`: how many losses have each verdict."""
-    clauses = []
+    clauses: list[str] = []
     for word, its in _losses(verdicts, phrases):
         of = "" if clauses else f" of {count(verdicts['loss'].nunique(), 'loss', 'losses')}"
         clauses.append(f"{len(its)}{of} {phrases[word][len(its) > 1]}")

@@ -198,7 +198,7 @@ def _all_corrections(study: Study, pairs: Sequence[tuple[str, str]]) -> str:
     gains = losses = open_ = 0
     for published, corrected in pairs:
         found = study.contrast("correction", corrected, published, "mean_dice")
-        if separable(found, study.confidence):
+        if found is not None and separable(found, study.confidence):
             gains += int(found["difference"] > 0)
             losses += int(found["difference"] < 0)
         else:
@@ -277,7 +277,7 @@ def correction_title(study: Study) -> str:
     if not pairs:
         return "No published loss was trained beside its correction"
     found = [study.contrast("correction", fix, old, "mean_dice") for old, fix in pairs]
-    decided = [item for item in found if separable(item, study.confidence)]
+    decided = [x for x in found if x is not None and separable(x, study.confidence)]
     gains = sum(item["difference"] > 0 for item in decided)
     lost = len(decided) - gains
     told = f"Correcting gains mean Dice in {gains or 'none'} of {count(len(pairs), 'pair')}"
@@ -307,7 +307,7 @@ def milliseconds(row: pd.Series) -> str:
 def cases_title(study: Study, kind: str) -> str:
     rows = study.slices[study.slices["kind"] == kind] if len(study.slices) else study.slices
     case = str(rows["case"].iloc[0]) if len(rows) else ""
-    scores = rows["dice"].dropna() if len(rows) else []
+    scores = rows["dice"].dropna() if len(rows) else pd.Series(dtype=float)
     told = f"The {kind} held-out case ({case})" if case else f"The {kind} held-out case"
     if len(scores) == 0:
         return told

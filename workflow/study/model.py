@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -119,10 +120,8 @@ class Network(Section):
     def divisor(self) -> Triple:
         """Product of the strides along x, y and z."""
         steps = [(s, s, s) if isinstance(s, int) else s for s in self.strides]
-        product = [1, 1, 1]
-        for stride in steps:
-            product = [p * s for p, s in zip(product, stride, strict=True)]
-        return tuple(product)
+        x, y, z = (math.prod(axis) for axis in zip(*steps, strict=True))
+        return x, y, z
 
 
 class Training(Section):
@@ -396,6 +395,7 @@ class Study(Section):
 
     def trial_settings(self, label: str) -> RunSettings:
         """What a trial of a learning rate depends on: a run of the tuning's length."""
+        assert self.tuning is not None  # a study without tuning has no trials
         steps = self.tuning.steps or self.training.steps
         run = self.run_settings(label)
         training = run.training.model_copy(update={"steps": steps})

@@ -105,7 +105,7 @@ def _beside(entry: Any, folder: Path) -> Any:
 class _UniqueKeys(yaml.SafeLoader):
     """Safe YAML in which a key that stands twice is an error instead of the last one's victory."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):

@@ -24,7 +24,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         yield
         return
 
-    def over(*_):
+    def over(*_: object) -> None:
         raise TimeOver
 
     before = signal.signal(signal.SIGALRM, over)

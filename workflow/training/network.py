@@ -34,7 +34,7 @@ def build(
         in_channels=in_channels,
         out_channels=classes,
         channels=channels,
-        strides=strides,
+        strides=strides,  # type: ignore[arg-type]  # MONAI's says int, its text one an axis too
         num_res_units=num_res_units,
         norm=norm,
     )

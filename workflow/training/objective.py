@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 import losses
 from workflow.study import TRAINING_SET_WORDS, Loss, StudyError
 
 
-def create(loss: Loss, class_voxels: Sequence[int]):
+def create(loss: Loss, class_voxels: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss itself; ``class_voxels`` of the training cases resolve options in words."""
     options = dict(loss.options)
     for name, value in (

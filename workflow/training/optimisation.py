@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from workflow.study import Training
@@ -9,7 +11,7 @@ from workflow.study import Training
 
 def optimizer(network: torch.nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
     """The optimiser that ``training.optimizer`` names."""
-    options = {
+    options: dict[str, Any] = {
         "lr": rate,
         "weight_decay": training.weight_decay,
         # not there on Apple's GPUs
@@ -22,7 +24,9 @@ def optimizer(network: torch.nn.Module, training: Training, rate: float) -> torc
     )
 
 
-def schedule(optimizer: torch.optim.Optimizer, kind: str, peak: float, steps: int):
+def schedule(
+    optimizer: torch.optim.Optimizer, kind: str, peak: float, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """The schedule of so many steps that ``training.schedule`` names; ``peak`` is its highest."""
     if kind == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ COLUMNS = (
 
 @torch.no_grad()
 def measure(
-    loss: torch.nn.Module,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     logits: torch.Tensor,
     gradient: torch.Tensor,
     labels: torch.Tensor,
@@ -56,7 +56,7 @@ def measure(
         )
 
 
-def _weights(loss: torch.nn.Module, volumes: torch.Tensor) -> torch.Tensor | None:
+def _weights(loss: object, volumes: torch.Tensor) -> torch.Tensor | None:
     """Share (C,) of each class in the weights that the loss gives to these volumes (B, C)."""
     weigh = getattr(loss, "class_weights", None)
     # others have an attribute or a method of that name that takes something else
@@ -64,12 +64,12 @@ def _weights(loss: torch.nn.Module, volumes: torch.Tensor) -> torch.Tensor | Non
         return None
     if getattr(loss, "batch", False):
         volumes = volumes.sum(0, keepdim=True)
-    if hasattr(loss, "weighing_volumes"):
-        volumes = loss.weighing_volumes(volumes)
+    if weighing := getattr(loss, "weighing_volumes", None):
+        volumes = weighing(volumes)
     first = 0 if getattr(loss, "include_background", True) else 1
     volumes = volumes[:, first:]
     if getattr(loss, "absent", "") == "skip":
         volumes = volumes[(volumes > 0).all(1)]
-    weights = loss.class_weights(volumes)
+    weights = weigh(volumes)
     shares = (weights / weights.sum(1, keepdim=True)).nanmean(0)
     return torch.cat([shares.new_zeros(first), shares])

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -83,7 +83,7 @@ class Run:
 class Record:
     """What a run leaves behind, filled as it goes so that a failure keeps what was there."""
 
-    status: dict[str, object] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
     curve: list[tuple] = field(default_factory=list)
     cases: list[dict] = field(default_factory=list)
     reliability: list[dict] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Record:
         Signals are a fourth table where they are recorded. A trial has no test cases: it leaves
         its curve and status.
         """
-        tables = {"curve": (self.curve, CURVE_COLUMNS)}
+        tables: dict[str, tuple[list, Sequence[str]]] = {"curve": (self.curve, CURVE_COLUMNS)}
         if not trial:
             if self.signals is not None:
                 tables["signals"] = (self.signals, signals.COLUMNS)
@@ -108,8 +108,7 @@ class Record:
                 table.insert(position, column, value)
             files.write_table(out / f"{name}.csv", table)
         if not trial:
-            with files.replacing(out / "predictions.npz") as temporary:
-                np.savez_compressed(temporary, **self.predictions)
+            files.write_arrays(out / "predictions.npz", self.predictions)
         files.write_json(out / "status.json", key | self.status)
 
 
@@ -158,6 +157,7 @@ def train(
                 "%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc()
             )
         except TimeOver:
+            assert limit is not None  # without one nothing raises this
             reason = f"not finished within the study's time limit of {limit / 60:g} minutes"
             record.status |= {"status": "failed", "reason": reason}
             LOG.error("%s seed %d failed: %s", run.loss, run.seed, reason)
@@ -209,7 +209,9 @@ class Trainer:
             **settings.network.model_dump(),
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
-        self.network.to(self.device, memory_format=torch.channels_last_3d)
+        self.network.to(self.device)
+        # torch's annotations leave this argument out
+        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = optimisation.optimizer(self.network, settings.training, run.learning_rate)
         self.schedule = optimisation.schedule(
             self.optimizer, settings.training.schedule, run.learning_rate, settings.training.steps
@@ -309,13 +311,14 @@ class Trainer:
                 if not math.isfinite(value.item()):
                     raise Diverged(f"the loss is {value.item()} at step {self.step + 1}")
                 self.optimizer.zero_grad(set_to_none=True)
-                watched = self._watched()
-                if watched:
+                watched = self.record.signals if self._watched() else None
+                if watched is not None:
                     logits.retain_grad()
                 with blaming_the_loss():
                     value.backward()
-                if watched:
-                    self.record.signals += [
+                if watched is not None:
+                    assert logits.grad is not None  # retained
+                    watched += [
                         (self.step, *row)
                         for row in signals.measure(
                             self.loss, logits, logits.grad, labels, self.prepared.classes
@@ -377,7 +380,7 @@ class Trainer:
         cases = {case.name: case for case in self.cases.get(split, [])}
         for name, logits in predict(
             self.network,
-            {name: tuple(case.shape) for name, case in cases.items()},
+            {name: case.shape for name, case in cases.items()},
             lambda name: torch.from_numpy(np.array(self.prepared.image(cases[name]))),
             window=self.settings.window(),
             overlap=self.settings.evaluation.overlap,
@@ -439,7 +442,7 @@ class Trainer:
         self.seconds["evaluation"] = time.perf_counter() - started
         self.record.status["evaluation_seconds"] = self.seconds["evaluation"]
 
-    def _note(self, split: str, quantity: str, name: str, value: float) -> None:
+    def _note(self, split: str, quantity: str, name: str, value: float | np.floating) -> None:
         self.record.curve.append((self.step, split, quantity, name, float(value)))
 
     def _report(self, score: float) -> None:
@@ -463,8 +466,8 @@ class Trainer:
 def _spent(earlier: dict[str, float]) -> dict[str, float]:
     """Seconds and peak memory of the run: of this process and of earlier ones that were killed."""
     seconds = time.time() - psutil.Process().create_time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = largest / 2**20 if sys.platform == "darwin" else largest / 2**10
     return {
         "seconds": earlier["seconds"] + seconds,
         "peak_memory_mib": max(earlier["peak_memory_mib"], peak),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -86,7 +87,7 @@ def score(curve: pd.DataFrame, checkpoint: str) -> float:
     return float(by_step.max() if checkpoint == "best" else by_step.iloc[-1])
 
 
-def _read(folder: Path, rate: float, checkpoint: str) -> dict[str, object]:
+def _read(folder: Path, rate: float, checkpoint: str) -> dict[str, Any]:
     place = trial_folder(folder, rate)
     status = files.read_json(place / "status.json")
     # a rate at which the run breaks down is no candidate, however well it began
