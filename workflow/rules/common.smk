@@ -42,3 +42,10 @@ def runs(name):
         )
         for loss in study.losses
     ]
+
+
+def reference_files():
+    """The committed tables of this study, its list of digests among them."""
+    if not (REFERENCE / "SHA256SUMS").is_file():
+        raise WorkflowError(f"{NAME}: no reference results are committed for this study")
+    return [str(f) for f in sorted(REFERENCE.glob("**/*")) if f.is_file()]

@@ -17,6 +17,13 @@ FIGURES = (
     "dataset",
 )
 
+CERTIFICATE = f"{RESULTS}/reproduction.json"
+
+
+def certified():
+    """Whether this call verifies the study, or an earlier one did."""
+    return "verify" in workflow.dag_settings.targets or Path(CERTIFICATE).exists()
+
 
 rule figures:
     input:
@@ -40,6 +47,8 @@ rule report:
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         config=CONFIG,
         environment=rules.compare.output.environment,
+        # in the report once it was asked for
+        certificate=lambda wildcards: CERTIFICATE if certified() else [],
     output:
         update(f"{RESULTS}/report.html"),
     log:
