@@ -28,3 +28,12 @@ def test_tables_keep_the_floats_that_matter_and_the_umask(tmp_path):
     files.write_table(path, pd.DataFrame({"x": [1 / 3], "n": [None]}))
     assert path.read_text() == "x,n\n0.333333333,\n"
     assert path.stat().st_mode & 0o444 == 0o444
+
+
+def test_a_packed_table_is_read_where_the_plain_one_is_missing(tmp_path):
+    files.write_table(tmp_path / "cases.csv.gz", pd.DataFrame({"case": ["001"], "dice": [0.5]}))
+    packed = files.read_table(tmp_path / "cases.csv")
+    assert packed.to_dict("records") == [{"case": "001", "dice": 0.5}]
+    files.write_table(tmp_path / "cases.csv", pd.DataFrame({"case": ["002"]}))
+    assert list(files.read_table(tmp_path / "cases.csv")["case"]) == ["002"]
+    assert files.read_table(tmp_path / "runs.csv").empty

@@ -9,11 +9,11 @@ from typing import Any
 from workflow.reporting.wording import count, listing, number, percent, readable, shortened
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
-NOUNS = {
-    "score": ("score", "scores", "scores within the spread of runs"),
-    "collapse": ("loss", "losses", "collapse of losses"),
-    "correction": ("correction", "corrections", "signs of corrections"),
-    "tier": ("tier", "tiers", "tiers of losses"),
+KINDS = {
+    "score": ("scores", "Scores, within the spread of runs"),
+    "collapse": ("collapse patterns", "Collapse, by what most runs lost"),
+    "correction": ("signs of corrections", "Corrected \u2212 published"),
+    "tier": ("tiers", "Tiers"),
 }
 ENDPOINTS = {"mean_dice": "mean Dice", "rarest_dice": "rarest class"}
 SAME = 1e-6  # tables keep nine digits
@@ -30,10 +30,10 @@ def section(found: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     kinds = {
         kind: [_row(row) for row in found["claims"] if row["kind"] == kind]
-        for kind in NOUNS
+        for kind in KINDS
         if any(row["kind"] == kind for row in found["claims"])
     }
-    titles = {kind: title.capitalize() for kind, (_, _, title) in NOUNS.items()}
+    titles = {kind: title for kind, (_, title) in KINDS.items()}
     return {"sentences": summary(found), "kinds": kinds, "titles": titles}
 
 
@@ -44,19 +44,20 @@ def summary(found: Mapping[str, Any]) -> list[str]:
             f"The reference {found['reference']} is not as it was committed, so nothing was "
             f"compared with it: {'; '.join(found['changed'])}."
         ]
-    told = [f"Compared with the reference {found['reference']}: {_counts(found)}."]
-    told += [sentence for sentence in (_missed(found), _sharpness(found)) if sentence]
-    return told + _left_out(found)
+    told = [_counts(found), _missed(found), _sharpness(found)]
+    return [sentence for sentence in told if sentence] + _left_out(found)
 
 
 def _counts(found: Mapping[str, Any]) -> str:
-    parts = []
+    parts, open_ = [], 0
     for kind, counts in found["counts"].items():
         judged = counts.get(REPRODUCED, 0) + counts.get(NOT_REPRODUCED, 0)
-        rest = sum(counts.values()) - judged
-        part = f"{NOUNS[kind][2]}: {counts.get(REPRODUCED, 0)} of {judged} reproduced"
-        parts.append(f"{part} ({rest} not comparable)" if rest else part)
-    return f"{found['verdict']}. " + "; ".join(parts)
+        open_ += sum(counts.values()) - judged
+        if judged:
+            parts.append(f"{counts.get(REPRODUCED, 0)} of {judged} {KINDS[kind][0]}")
+    told = f"{found['verdict'].capitalize()}, compared with the reference {found['reference']}"
+    told += f": {listing(parts)} hold" if parts else ""
+    return f"{told}; {count(open_, 'claim')} cannot be compared." if open_ else f"{told}."
 
 
 def _missed(found: Mapping[str, Any]) -> str:
@@ -89,18 +90,17 @@ def _sharpness(found: Mapping[str, Any]) -> str:
     means = [row for row in rows if row["endpoint"] == "mean_dice"]
     same = sum(row["largest_run_difference"] <= SAME for row in means)
     told = (
-        f"Run by run, {count(same, 'loss', 'losses')} of {len(means)} "
+        f"Run by run, {same or 'none'} of {count(len(means), 'loss', 'losses')} "
         f"{'has' if same == 1 else 'have'} the very scores of the reference"
     )
     sizes = sorted(row["detectable"] for row in means if "detectable" in row)
     if sizes:
-        middle = sizes[len(sizes) // 2]
         told += (
-            f"; a change of {number(middle, 3)} in mean Dice would be found with a power of 80 % "
-            "in "
-            f"{'half of the losses' if len(sizes) > 1 else 'this loss'} before Holm's correction, "
-            f"and a smaller one than {number(sizes[0], 3)} in none"
+            "; before Holm's correction a power of 80 % needs a change in mean Dice of "
+            f"{number(sizes[0], 3)}"
         )
+        if len(sizes) > 1:
+            told += f" to {number(sizes[-1], 3)} (median {number(sizes[len(sizes) // 2], 3)})"
     return f"{told}."
 
 
