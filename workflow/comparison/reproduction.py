@@ -155,7 +155,8 @@ def claims(
     rows += collapses(reference.runs, new.runs, level, why)
     rows += _corrections(reference.comparisons, new.comparisons, level, why)
     rows += _tiers(reference, new, rows, why)
-    return pd.DataFrame(rows, columns=COLUMNS)
+    # as objects, so that a count stays one beside rows without it
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
 
 
 def verdict(claimed: pd.DataFrame) -> str:
