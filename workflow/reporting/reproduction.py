@@ -28,11 +28,14 @@ def section(found: Mapping[str, Any]) -> dict[str, Any]:
     """What the report shows: sentences, and the rows of each kind; empty without a certificate."""
     if not found:
         return {}
-    kinds = {
-        kind: [_row(row) for row in found["claims"] if row["kind"] == kind]
-        for kind in KINDS
-        if any(row["kind"] == kind for row in found["claims"])
-    }
+    # what was judged first: in a slice most claims are not comparable
+    order = (NOT_REPRODUCED, REPRODUCED)
+    claims = sorted(
+        found["claims"],
+        key=lambda row: order.index(row["verdict"]) if row["verdict"] in order else len(order),
+    )
+    kinds = {kind: [_row(row) for row in claims if row["kind"] == kind] for kind in KINDS}
+    kinds = {kind: rows for kind, rows in kinds.items() if rows}
     titles = {kind: title for kind, (_, title) in KINDS.items()}
     return {"sentences": summary(found), "kinds": kinds, "titles": titles}
 

@@ -44,7 +44,7 @@ rule reference_report:
         f"{RETOLD}/logs/retell.log",
     params:
         reference=str(REFERENCE),
-        folder=RETOLD,
+        folder=lambda wildcards, output: str(Path(output[0]).parent),
         code=code("workflow/reporting", "workflow/files.py"),
     shell:
         "python -m workflow retell {params.reference:q} {input.source:q} {params.folder:q} "

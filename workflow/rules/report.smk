@@ -17,13 +17,6 @@ FIGURES = (
     "dataset",
 )
 
-CERTIFICATE = f"{RESULTS}/reproduction.json"
-
-
-def certified():
-    """Whether this call verifies the study, or an earlier one did."""
-    return "verify" in workflow.dag_settings.targets or Path(CERTIFICATE).exists()
-
 
 rule figures:
     input:
