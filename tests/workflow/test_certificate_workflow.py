@@ -23,7 +23,7 @@ def committed(changed):
 
 
 def test_finished_runs_are_verified_without_a_run_and_told_in_the_report(committed):
-    jobs = committed.planned("verify")
+    jobs = committed.planned("--cores", "1", "verify")
     assert "train" not in jobs and {"reproduce", "report", "verify"} <= set(jobs)
     done = committed.snakemake("verify")
     assert done.returncode == 0, done.stdout
@@ -45,7 +45,7 @@ def test_finished_runs_are_verified_without_a_run_and_told_in_the_report(committ
 def test_the_reference_is_told_without_data_or_runs(committed):
     shutil.rmtree(committed.results)
     shutil.rmtree(committed.root / "resources")
-    assert set(committed.planned("reference_report")) == {"reference_report"}
+    assert set(committed.planned("--cores", "1", "reference_report")) == {"reference_report"}
     done = committed.snakemake("reference_report")
     assert done.returncode == 0, done.stdout
     folder = committed.root / "results" / "reference-report" / "tiny"
