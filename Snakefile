@@ -20,7 +20,7 @@ study_files = list(map(Path, workflow.config_settings.configfiles)) or [
 if len(study_files) > 1:
     raise WorkflowError("one study at a time: give a single file with --configfile")
 NAME = study_files[0].stem
-if NAME == "reference" or not re.fullmatch(r"[\w.+ -]+", NAME):
+if NAME in ("reference", "reference-report") or not re.fullmatch(r"[\w.+ -]+", NAME):
     raise WorkflowError(f"{study_files[0]}: call it otherwise, its name is a folder of results/")
 try:
     STUDY = load(study_files[0], workflow.config_settings.config)
@@ -89,6 +89,7 @@ else:
 
     include: "workflow/rules/compare.smk"
     include: "workflow/rules/report.smk"
+    include: "workflow/rules/certificate.smk"
 
 
 onsuccess:

@@ -44,3 +44,12 @@ def test_a_case_may_have_the_name_of_an_argument_of_numpy(tmp_path):
     with np.load(tmp_path / "arrays.npz") as written:
         assert list(written) == list(arrays)
         assert all((written[name] == array).all() for name, array in arrays.items())
+
+
+def test_a_packed_table_is_read_where_the_plain_one_is_missing(tmp_path):
+    files.write_table(tmp_path / "cases.csv.gz", pd.DataFrame({"case": ["001"], "dice": [0.5]}))
+    packed = files.read_table(tmp_path / "cases.csv")
+    assert packed.to_dict("records") == [{"case": "001", "dice": 0.5}]
+    files.write_table(tmp_path / "cases.csv", pd.DataFrame({"case": ["002"]}))
+    assert list(files.read_table(tmp_path / "cases.csv")["case"]) == ["002"]
+    assert files.read_table(tmp_path / "runs.csv").empty

@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     for add in (
         _add_check, _add_losses, _add_gallery, _add_schema, _add_configure, _add_dataset,
         _add_prepare, _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures,
-        _add_report, _add_paper, _add_agreement, _add_collect, _add_merge, _add_analyse, _add_tell,
+        _add_report, _add_paper, _add_agreement, _add_reproduce, _add_certify, _add_retell,
+        _add_collect, _add_merge, _add_analyse, _add_tell,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -541,6 +542,88 @@ def _agreement(options: argparse.Namespace) -> None:
     print(table.to_string(index=False, float_format="{:.3f}".format))
     if options.out:
         files.write_table(options.out, table)
+
+
+def _add_reproduce(commands: Commands) -> None:
+    help = "compare a finished study with its committed reference tables"
+    parser = _job(commands, "reproduce", _reproduce, help)
+    parser.add_argument("reference", type=Path, help="folder of the reference")
+    parser.add_argument("out", type=Path, help="reproduction.json")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    import yaml
+
+    from workflow import files
+    from workflow.comparison import reproduction
+    from workflow.comparison.tables import rarest_class
+
+    def read(folder: Path) -> tuple[dict, reproduction.Tables]:
+        # as plain keys: those of a reference may be older than the models of a study
+        study = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        names = reproduction.Tables._fields
+        tables = {name: files.read_table(folder / "tables" / f"{name}.csv") for name in names}
+        return study, reproduction.chosen(study, tables)
+
+    changed = reproduction.changed_files(options.reference)
+    if changed:
+        files.write_json(options.out, reproduction.refusal(options.reference.name, changed))
+        return
+    (reference, ours), (new, theirs) = read(options.reference), read(options.study.parent)
+    rarest = rarest_class(files.read_table(options.reference / "tables" / "dataset.csv"))
+    files.write_json(
+        options.out,
+        reproduction.certificate(options.reference.name, reference, ours, new, theirs, rarest),
+    )
+
+
+def _add_certify(commands: Commands) -> None:
+    help = "tell what reproduction.json says; exit code 1 unless the study is reproduced"
+    parser = commands.add_parser("certify", help=help, description=help)
+    parser.add_argument("certificate", type=Path)
+    parser.add_argument("--log", help="file that keeps what is printed")
+    parser.set_defaults(run=_certify)
+
+
+def _certify(options: argparse.Namespace) -> int:
+    from workflow import files
+    from workflow.reporting import reproduction
+
+    found = files.read_json(options.certificate)
+    for sentence in reproduction.summary(found):
+        _say("%s", sentence)
+    return 0 if reproduction.holds(found) else 1
+
+
+def _add_retell(commands: Commands) -> None:
+    help = "make figures, report and paper of committed reference tables, without training"
+    parser = commands.add_parser("retell", help=help, description=help)
+    parser.add_argument("reference", type=Path, help="folder of the reference")
+    parser.add_argument("source", type=Path, help="the paper")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--log", help="file that keeps what is printed")
+    parser.set_defaults(run=_retell)
+
+
+def _retell(options: argparse.Namespace) -> None:
+    import shutil
+
+    from workflow.comparison.reproduction import changed_files
+    from workflow.data.faults import DataError
+    from workflow.reporting import figures, paper, report
+
+    if changed := changed_files(options.reference):
+        raise DataError([f"{options.reference}/{line} since it was committed" for line in changed])
+    out = options.out
+    shutil.copytree(options.reference, out, dirs_exist_ok=True)
+    figures.write_all(out)
+    if not (out / "tables" / "slices.npz").is_file():
+        # nothing to draw them from: the pictures of voxels that were committed stay
+        for name in report.RASTER:
+            if (picture := options.reference / "figures" / f"{name}.png").is_file():
+                shutil.copyfile(picture, out / "figures" / f"{name}.png")
+    _say("report: %s", report.build(out))
+    _say("paper: %s", paper.compile(options.source, out, out / "paper.pdf"))
 
 
 def _add_collect(commands: Commands) -> None:

@@ -94,11 +94,15 @@ def write_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
 def read_table(path: Path | str) -> pd.DataFrame:
     """Reads a CSV table of a study; a case called ``001`` or a class called ``NA`` keeps its name.
 
-    A missing or empty file is an empty table.
+    Where ``table.csv`` is missing ``table.csv.gz`` is read; a table that is
+    missing in both forms, or an empty file, is an empty table.
     """
     import pandas as pd
 
     path = Path(path)
+    packed = path.with_name(f"{path.name}.gz")
+    if packed.is_file() and not path.is_file():
+        path = packed
     if not path.is_file():
         return pd.DataFrame()
     try:

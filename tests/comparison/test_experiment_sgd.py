@@ -62,7 +62,7 @@ def test_an_arm_may_have_a_rate_for_each_loss():
     rates = {"dice_ce": 0.01, "generalized_dice": 0.003, "gdl_uniform": 0.001}
     study = load(FILE, {"losses": LOSSES, "arms": {"adamw": {"rates": rates}}})
     found, _ = told(lambda *_: 0.6, study, cases=4)
-    adamw = found["outcomes"].set_index("arm").loc["adamw"]
+    adamw = found["verdicts"].set_index("arm").loc["adamw"]
     assert dict(zip(adamw["loss"], adamw["learning_rate"], strict=True)) == rates
 
 
@@ -87,7 +87,7 @@ def test_verdicts_are_nothing_some_and_all():
     levels = {"dice_ce": [0.6] * 3, "generalized_dice": [0.6, 0, 0.6], "gdl_uniform": [0.04, 0, 0]}
     order = ["edema", "necrotic core", "enhancing rim"]
     found, _ = told(lambda arm, loss, name: levels[loss][order.index(name)], cases=5, spread=0.0)
-    table = found["outcomes"].set_index(["arm", "loss"])
+    table = found["verdicts"].set_index(["arm", "loss"])
     assert len(table) == 9
     for arm in STUDY.arms:
         assert list(table.loc[arm]["verdict"]) == [ALL, SOME, NOTHING]
@@ -104,7 +104,7 @@ def test_a_class_lost_in_one_run_of_three_is_not_lost():
     cases = raw["cases"]
     one = (cases["loss"] == "gdl_uniform") & (cases["seed"] == 1) & (cases["class"] == "edema")
     cases.loc[one, "dice"] = 0.0
-    found = experiment.answers(study, raw)["outcomes"].set_index("loss")
+    found = experiment.answers(study, raw)["verdicts"].set_index("loss")
     assert found.at["gdl_uniform", "collapse_rate"] == pytest.approx(1 / 3)
     assert found.at["gdl_uniform", "verdict"] == ALL
     assert found.at["gdl_uniform", "collapsed_classes"] == ""
@@ -160,5 +160,5 @@ def test_a_shard_without_adamw_or_without_the_signals_has_what_it_has():
     del raw["signals"]
     found = experiment.answers(study, raw)
     assert found["optimisers"].empty and found["agreement"].empty
-    assert list(found["outcomes"]["verdict"]) == [ALL, ALL]
+    assert list(found["verdicts"]["verdict"]) == [ALL, ALL]
     assert found["gradients"]["norm_ratio"].isna().all()

@@ -100,11 +100,11 @@ def test_it_does_not_appear(tmp_path):
 
 def test_a_score_near_zero_that_may_be_chance_is_no_finding(tmp_path):
     found = write(tmp_path, {})
-    outcomes = found.answers["outcomes"].set_index(["arm", "loss"])
+    outcomes = found.answers["verdicts"].set_index(["arm", "loss"])
     outcomes["p_holm"] = 1.0
     outcomes.loc[(slice(None), "dice_ce"), "verdict"] = page.SOME
     outcomes.loc[(slice(None), page.ODYSSEY), ["mean_dice", "verdict"]] = (0.01, page.NOTHING)
-    found.answers["outcomes"] = outcomes.reset_index()
+    found.answers["verdicts"] = outcomes.reset_index()
     assert "is not shown: the lowest Generalized Dice loss, Historic" in verdict_title(found)
     assert not any("rescued" in sentence for sentence in CHAPTER.said(found))
 

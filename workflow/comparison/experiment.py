@@ -266,7 +266,10 @@ def answers(study: Study, raw: Table) -> Table:
     if study.experiment is None:
         return generic
     module = importlib.import_module(f"workflow.comparison.experiment_{study.experiment}")
-    return generic | module.answers(study, raw, generic)
+    own = module.answers(study, raw, generic)
+    if twice := generic.keys() & own.keys():
+        raise RuntimeError(f"experiment_{study.experiment} overwrites {', '.join(twice)}")
+    return generic | own
 
 
 def _of_arm(table: pd.DataFrame, name: str) -> pd.DataFrame:

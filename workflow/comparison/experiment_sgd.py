@@ -25,9 +25,9 @@ NOTHING, SOME, ALL = "learns nothing", "loses a class", "keeps every class"
 
 
 def answers(study: Study, raw: Table, generic: Table) -> dict[str, pd.DataFrame]:
-    """``outcomes``, ``gradients``, ``optimisers`` and ``agreement``.
+    """``verdicts``, ``gradients``, ``optimisers`` and ``agreement``.
 
-    ``outcomes``: a row an arm and loss: mean Dice, the classes lost in most runs, the ``verdict``,
+    ``verdicts``: a row an arm and loss: mean Dice, the classes lost in most runs, the ``verdict``,
     and the difference from the reference loss. ``role``: ``published`` forms of Generalized Dice,
     its weight ``rule`` s, ``compound`` with cross-entropy, and ``control``.
 
@@ -48,7 +48,7 @@ def answers(study: Study, raw: Table, generic: Table) -> dict[str, pd.DataFrame]
         if (arm.training.optimizer, other.training.optimizer) == ("sgd", "adamw")
     ]
     return {
-        "outcomes": _outcomes(study, generic),
+        "verdicts": _outcomes(study, generic),
         "gradients": _gradients(study, raw),
         "optimisers": _optimisers(study, cases, rarest, pairs),
         "agreement": _agreement(study, cases, rarest, pairs),

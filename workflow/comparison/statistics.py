@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 from statsmodels.stats.proportion import proportion_confint
 
 POWER = 0.8
@@ -39,6 +39,15 @@ class Components(NamedTuple):
     seed: float
     case: float
     residual: float
+
+
+class Variances(NamedTuple):
+    """Variances of many groups, each with its degrees of freedom, and of the prior behind them."""
+
+    values: np.ndarray
+    degrees_of_freedom: np.ndarray
+    prior: float
+    prior_degrees_of_freedom: float
 
 
 class Equivalence(NamedTuple):
@@ -171,6 +180,39 @@ def components(scores: np.ndarray) -> Components:
         math.sqrt(max(ms_case - ms_residual, 0) / seeds),
         math.sqrt(ms_residual),
     )
+
+
+def moderated_variances(variances: np.ndarray, degrees_of_freedom: np.ndarray) -> Variances:
+    """Variances from few values each, drawn towards what the groups have in common.
+
+    The true variances are taken for draws from d0 s0^2 / chi^2(d0); s0 and d0 are those at which
+    the logarithms of the ``variances`` s^2 (d degrees of freedom) have their mean and spread. Each
+    becomes (d0 s0^2 + d s^2) / (d0 + d) with d0 + d degrees of freedom, at most those of all
+    groups. The more alike the groups, the larger d0. A variance of 0 (a loss that always predicts
+    nothing, say) tells nothing of the others and does not enter s0 and d0, which are NaN and 0
+    where fewer than two are left.
+
+    Smyth 2004, doi:10.2202/1544-6115.1027.
+    """
+    s2, d = np.asarray(variances, dtype=float), np.asarray(degrees_of_freedom, dtype=float)
+    telling = (d > 0) & (s2 > 0)
+    if telling.sum() < 2:
+        return Variances(np.where(d > 0, s2, math.nan), d, math.nan, 0.0)
+    half = d[telling] / 2
+    logs = np.log(s2[telling]) - special.digamma(half) + np.log(half)
+    excess = float(logs.var(ddof=1) - special.polygamma(1, half).mean())
+    most = float(d.sum())
+    freedom, centre = most, float(logs.mean())
+    if excess > special.polygamma(1, most / 2):
+        # trigamma falls, so between these ends lies the one solution
+        log_half = optimize.brentq(
+            lambda x: special.polygamma(1, math.exp(x)) - excess, -20, math.log(most / 2)
+        )
+        freedom = 2 * math.exp(log_half)
+        centre += float(special.digamma(freedom / 2)) - log_half
+    prior = math.exp(centre)
+    values = (freedom * prior + d * np.where(d > 0, s2, 0)) / (freedom + d)
+    return Variances(values, np.minimum(freedom + d, most), prior, freedom)
 
 
 def detectable_difference(estimate: Estimate, confidence: float = 0.95) -> float:

@@ -92,7 +92,7 @@ def verdict_title(experiment: Experiment) -> str:
 
 def rescue_title(experiment: Experiment, arm: str) -> str:
     """What keeps every class in an arm where the .013 appears."""
-    table = _of(experiment.answers["outcomes"], arm)
+    table = _of(experiment.answers["verdicts"], arm)
     parts = []
     for role, words in (("rule", "weight rule"), ("published", "published form")):
         its = table[table["role"] == role]
@@ -132,7 +132,7 @@ def gradient_title(experiment: Experiment) -> str:
 
 def _own(experiment: Experiment) -> list[str]:
     """How the Loss Odyssey's own loss fares."""
-    table = experiment.answers["outcomes"]
+    table = experiment.answers["verdicts"]
     table = table[table["name"] == ODYSSEY].dropna(subset=["mean_dice"])
     if table.empty:
         return []
@@ -146,7 +146,7 @@ def _own(experiment: Experiment) -> list[str]:
 
 
 def _arm(experiment: Experiment, arm: str) -> str:
-    table = _of(experiment.answers["outcomes"], arm)
+    table = _of(experiment.answers["verdicts"], arm)
     label = experiment.config["comparison"]["reference_loss"]
     reference = table[table["loss"] == label].dropna(subset=["mean_dice"])
     start = f"With {_words(experiment, arm)}"
@@ -232,7 +232,7 @@ def _published(name: str = "Generalized Dice") -> str:
 
 
 def _arms(experiment: Experiment) -> list[str]:
-    return list(dict.fromkeys(experiment.answers["outcomes"]["arm"]))
+    return list(dict.fromkeys(experiment.answers["verdicts"]["arm"]))
 
 
 def _of(table: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -240,7 +240,7 @@ def _of(table: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 
 def _sgd(experiment: Experiment) -> pd.DataFrame:
-    table = experiment.answers["outcomes"]
+    table = experiment.answers["verdicts"]
     return table[table["optimizer"] == "sgd"]
 
 
@@ -249,14 +249,14 @@ def _reference(experiment: Experiment) -> str:
 
 
 def _reference_learns(experiment: Experiment, arm: str) -> bool:
-    table = _of(experiment.answers["outcomes"], arm)
+    table = _of(experiment.answers["verdicts"], arm)
     label = experiment.config["comparison"]["reference_loss"]
     return table.loc[table["loss"] == label, "verdict"].isin((SOME, ALL)).any()
 
 
 def _words(experiment: Experiment, arm: str) -> str:
     """`SGD at 0.01`."""
-    its = _of(experiment.answers["outcomes"], arm)
+    its = _of(experiment.answers["verdicts"], arm)
     name = {"sgd": "SGD", "adamw": "AdamW"}[its["optimizer"].iloc[0]]
     rates = its["learning_rate"].unique()
     return f"{name} at {rates[0]:g}" if len(rates) == 1 else f"{name} at a rate for each loss"
@@ -273,19 +273,19 @@ def _digits(ratio: float) -> str:
 
 def _start(experiment: Experiment) -> pd.DataFrame:
     """Gradient ratios under SGD with the roles of the losses."""
-    outcomes = experiment.answers["outcomes"][["arm", "loss", "role", "optimizer"]]
+    outcomes = experiment.answers["verdicts"][["arm", "loss", "role", "optimizer"]]
     table = experiment.answers["gradients"].merge(outcomes, on=["arm", "loss"])
     return table[table["optimizer"] == "sgd"].dropna(subset=["norm_ratio"])
 
 
 def _losses(experiment: Experiment) -> list[str]:
-    return list(dict.fromkeys(experiment.answers["outcomes"]["loss"]))
+    return list(dict.fromkeys(experiment.answers["verdicts"]["loss"]))
 
 
 @styled
 def draw_classes(experiment: Experiment) -> Figure:
     """Dice of each class, a row a loss and a panel an arm; crosses are classes lost."""
-    summary, outcomes = experiment.summary, experiment.answers["outcomes"]
+    summary, outcomes = experiment.summary, experiment.answers["verdicts"]
     if not summary["mean_dice"].notna().any():
         return nothing_to_show(verdict_title(experiment))
     arms, labels = _arms(experiment), _losses(experiment)
@@ -392,7 +392,7 @@ CHAPTER = Chapter(
     },
     said=said,
     shown={
-        "outcomes": "Outcomes",
+        "verdicts": "Outcomes",
         "gradients": "Gradients at the start",
         "optimisers": "SGD against AdamW",
         "agreement": "Agreement of the rankings",

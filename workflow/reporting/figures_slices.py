@@ -26,6 +26,7 @@ from workflow.reporting.style import (
 )
 
 TILES = 6  # in a row
+NO_SLICES = "No slices of cases lie beside these tables (slices.csv, slices.npz)."
 MARGIN = 8  # voxels around the lesion
 ERRORS = {
     "missed": (VERMILION, "missed (predicted background)"),
@@ -90,7 +91,7 @@ def draw_cases(study: Study, kind: str) -> Figure:
     """One slice of the median or the worst case: image, reference, every loss's prediction."""
     rows = study.slices[study.slices["kind"] == kind] if len(study.slices) else study.slices
     if rows.empty:
-        return nothing_to_show(text.cases_title(study, kind))
+        return nothing_to_show(text.cases_title(study, kind), NO_SLICES)
     first = rows.iloc[0]
     rows = rows[(rows["case"] == first["case"]) & (rows["axis"] == first["axis"])]
     rows = rows[rows["index"] == first["index"]]
@@ -150,7 +151,7 @@ def draw_dataset(study: Study) -> Figure:
     """Two slices of a few subjects with their labels; sizes of the classes in the legend."""
     rows = study.slices[study.slices["kind"] == "dataset"] if len(study.slices) else study.slices
     if rows.empty:
-        return nothing_to_show(text.dataset_title(study))
+        return nothing_to_show(text.dataset_title(study), NO_SLICES)
     places = rows.groupby(["case", "axis", "index"], sort=False)
     cases = list(dict.fromkeys(rows["case"]))[:TILES]
     depth = max(sum(key[0] == case for key in places.groups) for case in cases)

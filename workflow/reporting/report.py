@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from workflow import files
-from workflow.reporting import evidence, figures, text, wording
+from workflow.reporting import evidence, figures, reproduction, text, wording
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
@@ -99,6 +99,7 @@ def render(study: Study, figures_dir: Path) -> str:
             "stability": evidence.stability_notes(study),
             "rates": evidence.rates_notes(study),
         },
+        reproduced=reproduction.section(study.reproduction),
         sizes=_records(study.dataset),
         digests=_digests(study),
         cost=_records(_in_order(study, study.cost)),

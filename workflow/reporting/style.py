@@ -169,11 +169,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 @styled
-def nothing_to_show(title: str) -> Figure:
+def nothing_to_show(title: str, why: str = "The tables hold nothing to draw here.") -> Figure:
     """The figure of a table without rows: it says so instead of being blank."""
     figure = new_figure(WIDTH, 1.4)
     headline(figure, title)
     axis = figure.subplots()
     axis.axis("off")
-    axis.text(0.5, 0.5, "The tables hold nothing to draw here.", ha="center", va="center")
+    axis.text(0.5, 0.5, why, ha="center", va="center")
     return figure

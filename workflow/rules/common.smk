@@ -1,5 +1,7 @@
 # What a result depends on, beyond its input files.
 
+CERTIFICATE = f"{RESULTS}/reproduction.json"
+
 
 def code(*places):
     """What the sources of these folders or files do; comments and layout do not count."""
@@ -42,3 +44,15 @@ def runs(name):
         )
         for loss in study.losses
     ]
+
+
+def reference_files():
+    """The committed tables of this study, its list of digests among them."""
+    if not (REFERENCE / "SHA256SUMS").is_file():
+        raise WorkflowError(f"{NAME}: no reference results are committed for this study")
+    return [str(f) for f in sorted(REFERENCE.glob("**/*")) if f.is_file()]
+
+
+def certified():
+    """Whether this call verifies the study, or an earlier one did."""
+    return "verify" in workflow.dag_settings.targets or Path(CERTIFICATE).exists()

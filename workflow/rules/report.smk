@@ -40,6 +40,8 @@ rule report:
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         config=CONFIG,
         environment=rules.compare.output.environment,
+        # in the report once it was asked for
+        certificate=lambda wildcards: CERTIFICATE if certified() else [],
     output:
         update(f"{RESULTS}/report.html"),
     log:
