@@ -95,12 +95,12 @@ def test_an_update_counts_if_its_gradient_is_a_hundredth_of_the_usual():
     updates = signals.updates(rows).set_index(["phase", "class"])
     rim = updates.loc[("first", "rim")]
     assert (rim["batches"], rim["usual"]) == (5, 3)
-    assert rim["present"] == 4 / 5
+    assert rim["holding"] == 4 / 5
     assert rim["complete"] == 2 / 5
     assert rim["effective"] == 3 / 5
     assert rim["incomplete"] == 0
     every = updates.loc[("first", EVERY)]
-    assert (every["usual"], every["effective"], every["present"]) == (5, 4 / 5, 4 / 5)
+    assert (every["usual"], every["effective"], every["holding"]) == (5, 4 / 5, 4 / 5)
     assert every["incomplete"] == pytest.approx(5e-9 / 5)
     assert updates.at[("later", "rim"), "effective"] == 0
     assert updates.at[("later", EVERY), "effective"] == 1

@@ -80,7 +80,7 @@ def updates(table: pd.DataFrame) -> pd.DataFrame:
     ``every class``) if the gradient of all logits over all voxels is at least 1 % of its usual
     size. Where no batch was complete, nothing is usual, and the share is NaN.
 
-    Columns: ``present``, the share of batches with the class (with every class);
+    Columns: ``holding``, the share of batches with the class (with every class);
     ``complete``, that with every class in every image; ``usual``; ``incomplete``, the median
     gradient of batches that lack a class as a multiple of it; ``effective``; and ``lowest`` and
     ``highest``, the effective share of single seeds. Late in training a gradient may also be small
@@ -111,7 +111,7 @@ def updates(table: pd.DataFrame) -> pd.DataFrame:
     key = ["arm", "loss", "phase", "class"]
     found = both.groupby(key, sort=False).agg(
         batches=("step", "size"),
-        present=("present", "mean"),
+        holding=("present", "mean"),
         complete=("complete", "mean"),
         usual=("usual", "first"),
         effective=("effective", "mean"),

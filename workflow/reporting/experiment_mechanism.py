@@ -15,6 +15,7 @@ from workflow.reporting.mechanism import (
     distinct,
     ending,
     fixed_rates,
+    multiple,
     named,
     of_seeds,
     rare,
@@ -172,14 +173,14 @@ def _discarded(experiment: Experiment) -> str:
     lost = whole[whole["effective"] < 0.99].sort_values("effective", kind="stable")
     first = whole.iloc[0]
     text = (
-        f"In the first 200 steps {percent(first['present'])} of the batches held every class and "
+        f"In the first 200 steps {percent(first['holding'])} of the batches held every class and "
         f"{percent(first['complete'])} held it in every image. "
     )
     if lost.empty:
         return text + "No rule discarded any: all updates were effective in the sense of the table."
     told = [
-        f"{readable(loss)}, {percent(row['effective'])} effective, with a gradient "
-        f"{row['incomplete']:.0e} times the usual in a batch that lacks a class"
+        f"{readable(loss)}, {percent(row['effective'])} effective, with "
+        f"{multiple(row['incomplete'])} the usual gradient in a batch that lacks a class"
         for loss, row in lost.iterrows()
     ]
     rest = len(whole) - len(lost)

@@ -16,6 +16,7 @@ from workflow.reporting.mechanism import (
     EVERY,
     FAMILIES,
     TUNED,
+    WEIGHED,
     answer,
     ending,
     fixed_rates,
@@ -47,10 +48,6 @@ from workflow.reporting.wording import readable
 
 SHADES = LinearSegmentedColormap.from_list("learnt", ["#F6F6F6", "#9CC9E8", BLUE])
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-WEIGHED = (
-    "published_generalized_dice_graph", "published_generalized_dice_written",
-    "published_generalized_dice_answer", "generalized_dice", "generalized_dice_zero", "dice",
-)  # fmt: skip
 TRACED = ("dice", "cross_entropy", "generalized_dice", "dice_ce", "generalized_dice_ce")
 FIRST, WINDOW = 200, 20
 

@@ -16,6 +16,13 @@ EVERY = "every class"
 FLAGS = ("generalized", "works", "present", "output_bias", "saturated")
 
 
+WEIGHED = (
+    "published_generalized_dice_graph", "published_generalized_dice_written",
+    "published_generalized_dice_answer", "generalized_dice", "generalized_dice_zero", "dice",
+)  # fmt: skip
+"""Losses whose weights and gradients are drawn."""
+
+
 def answer(experiment: Experiment, name: str) -> pd.DataFrame:
     """A table of answers; its flags are flags also where the file holds no row to show it."""
     table = experiment.answers[name]
@@ -123,7 +130,7 @@ def weights_title(experiment: Experiment) -> str:
     table = answer(experiment, "updates")
     table = table[
         (table["arm"] == TUNED) & (table["class"] == EVERY) & (table["phase"] == "first")
-        & table["incomplete"].notna()
+        & table["incomplete"].notna() & table["loss"].isin(WEIGHED)
     ]  # fmt: skip
     if table.empty:
         return "Weight and gradient of each class, by its volume"
@@ -132,11 +139,12 @@ def weights_title(experiment: Experiment) -> str:
         return "A batch that lacks a class trains every rule about as much as one that has them all"
     return (
         f"A batch that lacks a class gives {readable(worst['loss'])} "
-        f"{_multiple(worst['incomplete'])} its usual gradient"
+        f"{multiple(worst['incomplete'])} its usual gradient"
     )
 
 
-def _multiple(ratio: float) -> str:
+def multiple(ratio: float) -> str:
+    """So many times something, in words."""
     return "none of" if ratio == 0 else f"{ratio:.1g} times"
 
 
