@@ -134,8 +134,9 @@ def test_discarded_updates_are_named_only_where_there_are_some():
     )  # fmt: skip
     told = text(known)
     assert (
-        "discarded by Generalized Dice written (published), 80 % effective, with a gradient 2e-09 "
-        "times the usual in a batch that lacks a class. The other 3 losses used all" in told
+        "discarded by Generalized Dice written (published), 80 % effective, with 2e-09 "
+        "times the usual gradient in a batch that lacks a class. The other 3 losses used all"
+        in told
     )
     assert weights_title(known) == (
         "A batch that lacks a class gives Generalized Dice written (published) 2e-09 times its "
