@@ -38,8 +38,7 @@ FOLDER = f"{RESULTS}{{arm}}"
 DATA = {
     paths.resources(data).name: data
     for study in ARMS.values()
-    for data in (study.data(), study.external_data())
-    if data is not None
+    for data in study.data_sets()
 }
 # relative, so that a moved project reruns nothing
 CODE = Path(os.path.relpath(workflow.basedir))

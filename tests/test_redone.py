@@ -91,7 +91,7 @@ def jobs(study):
     """For each step its jobs, as (what it is, what it depends on)."""
     found = {step: set() for step in STEPS}
     for name, arm in study.variants.items():
-        data = [str(paths.resources(d)) for d in (arm.data(), arm.external_data()) if d]
+        data = [str(paths.resources(d)) for d in arm.data_sets()]
         found["data set"] |= {(folder, "") for folder in data}
         split = f"{data} {arm.splits.model_dump_json()}"
         found["splits"].add((name, split))

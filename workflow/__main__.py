@@ -640,10 +640,9 @@ def _collect(options: argparse.Namespace) -> None:
     arms = {}
     for name, variant in configuration.variants.items():
         place = Path(f"{folder}{paths.arm(name)}")
-        data = [d for d in (variant.data(), variant.external_data()) if d is not None]
         arms[name] = experiment.Arm(
             study=variant,
-            prepared=load_all(paths.resources(d) / "prepared" for d in data),
+            prepared=load_all(paths.resources(data) / "prepared" for data in variant.data_sets()),
             splits=files.read_table(place / "splits.csv"),
             runs=[
                 Path(f"{folder}{paths.arm(configuration.home(name, loss))}")

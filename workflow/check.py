@@ -37,19 +37,15 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as temporary:
         found: dict[str, Prepared | None] = {}
         for variant in study.variants.values():
-            for data in (variant.data(), variant.external_data()):
-                if data is not None and (name := paths.resources(data).name) not in found:
+            for data in variant.data_sets():
+                if (name := paths.resources(data).name) not in found:
                     found[name] = yield from _prepared(data, Path(temporary) / name)
         ready = {name: prepared for name, prepared in found.items() if prepared is not None}
         if len(ready) < len(found):
             return
         for name, variant in study.variants.items():
-            own, external = variant.data(), variant.external_data()
-            splits = split(
-                variant.splits,
-                ready[paths.resources(own).name],
-                ready[paths.resources(external).name] if external else None,
-            )
+            prepared = (ready[paths.resources(data).name] for data in variant.data_sets())
+            splits = split(variant.splits, *prepared)
             sizes = splits.drop_duplicates("subject")["split"].value_counts()
             where = f"{name}: " if name else ""
             yield f"{where}subjects: " + ", ".join(f"{sizes[n]} {n}" for n in sizes.index)

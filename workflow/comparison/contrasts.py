@@ -45,15 +45,14 @@ def tables(study: Study, cases: pd.DataFrame, rarest: str) -> dict[str, pd.DataF
                 key = place | {"contrast": contrast, "loss": loss, "against": against}
                 key["endpoint"] = endpoint
                 values = paired(scores[endpoint], labels.index(loss), labels.index(against))
-                size = {"seeds": values.shape[0], "cases": values.shape[1]}
-                differences.append(key | _difference(values, confidence) | size)
+                differences.append(key | _difference(values, confidence) | sample_size(values))
                 differences[-1]["reason"] = reason
                 found = statistics.improvement(values, confidence)
                 improvements.append(
                     key
                     | {"probability": found.mean, "low": found.low, "high": found.high}
                     | {"p": found.p}
-                    | size
+                    | sample_size(values)
                 )
         for endpoint in ENDPOINTS:
             for loss, against in itertools.combinations(study.losses, 2):
@@ -62,7 +61,7 @@ def tables(study: Study, cases: pd.DataFrame, rarest: str) -> dict[str, pd.DataF
                     place
                     | {"loss": loss, "against": against, "endpoint": endpoint, "margin": margin}
                     | _equivalence(values, margin, confidence)
-                    | {"seeds": values.shape[0], "cases": values.shape[1]}
+                    | sample_size(values)
                 )
     comparisons = pd.DataFrame(differences, columns=DIFFERENCE)
     equivalence = pd.DataFrame(equivalences, columns=EQUIVALENCE)
@@ -124,14 +123,26 @@ def _contrasts(study: Study) -> list[tuple[str, str, str, str | None]]:
     return found
 
 
-def _difference(values: np.ndarray, confidence: float) -> dict[str, float]:
-    estimate = statistics.crossed_mean(values, confidence)
-    seed, case, residual = statistics.components(values)
+def estimated(estimate: statistics.Estimate) -> dict[str, float]:
+    """The columns of a difference, its interval and p."""
     return {
         "difference": estimate.mean,
         "low": estimate.low,
         "high": estimate.high,
         "p": estimate.p,
+    }
+
+
+def sample_size(values: np.ndarray) -> dict[str, int]:
+    """The columns that say how many seeds and cases (seeds, cases) an estimate is from."""
+    return {"seeds": values.shape[0], "cases": values.shape[1]}
+
+
+def _difference(values: np.ndarray, confidence: float) -> dict[str, float]:
+    estimate = statistics.crossed_mean(values, confidence)
+    seed, case, residual = statistics.components(values)
+    return {
+        **estimated(estimate),
         "degrees_of_freedom": estimate.degrees_of_freedom,
         "minimum_detectable_difference": statistics.detectable_difference(estimate, confidence),
         "seed_sd": seed,

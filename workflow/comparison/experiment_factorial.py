@@ -18,6 +18,7 @@ import torch
 import losses
 from workflow.comparison import ranking, statistics, tables
 from workflow.comparison.arrays import ENDPOINTS, case_scores
+from workflow.comparison.contrasts import estimated, sample_size
 from workflow.study import Loss, Study, StudyError
 
 FACTORS = ("reduction", "smoothing", "background")
@@ -203,15 +204,8 @@ def _difference(
         total = total + part
     values = _block(total)
     found = statistics.crossed_mean(values, confidence)
-    return {
-        "difference": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "p": found.p,
-        "minimum_detectable_difference": statistics.detectable_difference(found, confidence),
-        "seeds": values.shape[0],
-        "cases": values.shape[1],
-    }
+    detectable = statistics.detectable_difference(found, confidence)
+    return estimated(found) | {"minimum_detectable_difference": detectable} | sample_size(values)
 
 
 def _block(table: pd.DataFrame | None) -> np.ndarray:

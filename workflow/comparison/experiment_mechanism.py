@@ -409,8 +409,8 @@ def _rescue(
             before, after = (FAMILIES, plain, name), (arm, loss, name)
             rows.append(
                 {"family": plain, "treatment": treatment, "loss": loss, "arm": arm, "class": name}
-                | {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
-                | {"seeds": values.shape[0], "cases": values.shape[1]}
+                | contrasts.estimated(found)
+                | contrasts.sample_size(values)
                 | {"runs": counts["size"].get(after, 0), "learnt": counts["sum"].get(after, 0)}
                 | {"learnt_plain": counts["sum"].get(before, 0)}
                 | {"lowest_slope_plain": slopes.get(before, math.nan)}

@@ -15,7 +15,7 @@ import losses
 from workflow.comparison import collapse, statistics, tables
 from workflow.comparison.agreement import agreement
 from workflow.comparison.arrays import score_array
-from workflow.comparison.contrasts import paired
+from workflow.comparison.contrasts import estimated, paired, sample_size
 from workflow.study import Study
 
 Table = Mapping[str, pd.DataFrame]
@@ -151,9 +151,9 @@ def _optimisers(
             values = paired(scores, arms.index(arm), arms.index(against))
             found = statistics.crossed_mean(values, confidence)
             rows.append(
-                {"arm": arm, "against": against, "loss": label, "difference": found.mean}
-                | {"low": found.low, "high": found.high, "p": found.p}
-                | {"seeds": values.shape[0], "cases": values.shape[1]}
+                {"arm": arm, "against": against, "loss": label}
+                | estimated(found)
+                | sample_size(values)
             )
     table = pd.DataFrame(rows)
     return table.assign(p_holm=statistics.holm(table["p"])) if rows else table

@@ -76,11 +76,4 @@ def difference(
     scores = arm_scores(cases, [arm, against]) * [1, share]
     values = contrasts.paired(scores, 0, 1)
     estimate = statistics.crossed_mean(values, confidence)
-    return {
-        "difference": estimate.mean,
-        "low": estimate.low,
-        "high": estimate.high,
-        "p": estimate.p,
-        "seeds": values.shape[0],
-        "cases": values.shape[1],
-    }
+    return contrasts.estimated(estimate) | contrasts.sample_size(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import importlib
 import json
@@ -12,13 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import wording
+from workflow.reporting import page, wording
 from workflow.reporting.style import (
     FAINT,
     LINE_COLOURS,
@@ -29,8 +27,6 @@ from workflow.reporting.style import (
     styled,
     wrap,
 )
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass
@@ -131,20 +127,11 @@ def build(folder: Path) -> Path:
     pictures = {}
     for name, draw in chapter.figures.items():
         svg, _ = save(draw(experiment), folder / "figures", name)
-        data = base64.b64encode(svg.read_bytes()).decode("ascii")
-        pictures[name] = {
-            "source": f"data:image/svg+xml;base64,{data}",
-            "caption": chapter.captions[name](experiment),
-        }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        caption = chapter.captions[name](experiment)
+        pictures[name] = {"source": page.address(svg), "caption": caption}
+    environment = page.environment()
     environment.filters.update(readable=wording.readable)
-    page = environment.get_template("experiment.html.j2").render(
+    content = environment.get_template("experiment.html.j2").render(
         experiment=experiment,
         fates=fates(experiment),
         covered=covered(experiment),
@@ -158,7 +145,7 @@ def build(folder: Path) -> Path:
         configuration=yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
     )
     out = folder / "report.html"
-    files.write_text(out, page)
+    files.write_text(out, content)
     return out
 
 

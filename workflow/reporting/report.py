@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 
 from workflow import files
-from workflow.reporting import evidence, figures, reproduction, text, wording
+from workflow.reporting import evidence, figures, page, reproduction, text, wording
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
-TEMPLATES = Path(__file__).parent / "templates"
 # Pictures of voxels are smaller as PNG; everything else stays sharp as SVG.
 RASTER = ("cases_median", "cases_worst", "dataset")
 TITLES = {
@@ -46,21 +43,14 @@ def build(study_dir: Path) -> Path:
     study_dir = Path(study_dir)
     if not all((study_dir / "figures" / f"{name}.svg").is_file() for name in TITLES):
         figures.write_all(study_dir)
-    page = render(read_study(study_dir), study_dir / "figures")
     out = study_dir / "report.html"
-    files.write_text(out, page)
+    files.write_text(out, render(read_study(study_dir), study_dir / "figures"))
     return out
 
 
 def render(study: Study, figures_dir: Path) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page.environment()
     environment.filters.update(
         number=wording.number,
         signed=wording.signed,
@@ -127,11 +117,8 @@ def _in_order(study: Study, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figure(study: Study, folder: Path, name: str) -> dict[str, str]:
-    """A figure as a data address: an image keeps the SVGs' identifiers apart."""
-    kind, ending = ("image/png", "png") if name in RASTER else ("image/svg+xml", "svg")
-    data = base64.b64encode((folder / f"{name}.{ending}").read_bytes()).decode("ascii")
     return {
-        "source": f"data:{kind};base64,{data}",
+        "source": page.address(folder / f"{name}.{'png' if name in RASTER else 'svg'}"),
         "title": TITLES[name](study),
         "caption": text.caption(study, name),
     }

@@ -15,12 +15,7 @@ def code(*places):
 
 def prepared(arm):
     """The data set of an arm, and its external test set if it has one."""
-    study = ARMS[arm]
-    return [
-        f"{paths.resources(data)}/prepared/prepared.json"
-        for data in (study.data(), study.external_data())
-        if data is not None
-    ]
+    return [f"{paths.resources(data)}/prepared/prepared.json" for data in ARMS[arm].data_sets()]
 
 
 def raw_files(data):

@@ -417,6 +417,11 @@ class Study(Section):
             return None
         return Data(dataset=self.external, patch_size=self.training.patch_size)
 
+    def data_sets(self) -> list[Data]:
+        """That of training, and the external test set if there is one."""
+        external = self.external_data()
+        return [self.data()] if external is None else [self.data(), external]
+
     def _as_data(self) -> dict[str, Any]:
         """The keys as a file holds them."""
         data = self.model_dump(mode="json")
