@@ -190,6 +190,9 @@ class Trainer:
         self.name = f"{run.loss} seed {run.seed}"
         self.device = networks.accelerator(settings.training.accelerator)
         torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
+        # this would fill every new tensor with NaN first, one step in twenty spent; no kernel here
+        # reads what it has not written
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         cases = {case.name: case for case in prepared.cases}
         self.cases = {
             split: [cases[name] for name in sorted(rows["case"])]
