@@ -36,7 +36,8 @@ def sampler(data: tuple[list, list] | None = None, **changes: Any) -> PatchSampl
         "foreground_share": 0.5,
         "flips": True,
         "intensity": 0.1,
-        "seed": 0,
+        "order_seed": 0,
+        "augmentation_seed": 0,
     }
     return PatchSampler(images, labels, **{**options, **changes})
 
@@ -69,7 +70,8 @@ def test_one_seed_gives_the_same_patches_whatever_torch_and_numpy_drew() -> None
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": 1},
+        {"order_seed": 1},
+        {"augmentation_seed": 1},
         {"flips": False},
         {"intensity": 0.2},
         {"foreground_share": 0.9},
@@ -81,6 +83,24 @@ def test_the_digest_tells_other_choices_apart(change: dict[str, Any]) -> None:
     assert ours.sha256 == other.sha256
     take(ours, 10), take(other, 10)
     assert ours.sha256 != other.sha256
+
+
+def test_augmentation_moves_no_patch_and_no_patch_moves_augmentation() -> None:
+    def places(**changes: Any) -> list[float]:
+        """Of each patch the least of its positions, which mirroring does not change."""
+        options = {"intensity": 0.0, "batch_size": 1, "foreground_share": 1.0}
+        batches = take(sampler(**{**options, **changes}), 30)
+        return [image[0, 0].min().item() for image, _ in batches]
+
+    assert places() == places(flips=False) == places(augmentation_seed=5) != places(order_seed=5)
+
+    def jitter(**changes: Any) -> list[float]:
+        """The channels differ by 1e5, times their own factors."""
+        batches = take(sampler(volumes(1), batch_size=1, **changes), 30)
+        return [(image[0, 0].max() - image[0, 0].min()).item() for image, _ in batches]
+
+    same = {"patch_size": SHAPE}  # one place only
+    assert jitter(**same) == jitter(**same, order_seed=5) != jitter(**same, augmentation_seed=5)
 
 
 def test_the_digest_covers_every_step() -> None:
@@ -95,7 +115,7 @@ def test_the_digest_covers_every_step() -> None:
 def test_a_restored_sampler_goes_on_where_the_other_stopped() -> None:
     whole, first = sampler(), sampler()
     take(whole, 5), take(first, 5)
-    resumed = sampler(seed=99)
+    resumed = sampler(order_seed=99, augmentation_seed=99)
     resumed.restore(json.loads(json.dumps(first.state())))
     for (a, x), (b, y) in zip(take(whole, 5), take(resumed, 5), strict=True):
         assert torch.equal(a, b)

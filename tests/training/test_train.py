@@ -106,6 +106,16 @@ def test_every_loss_of_a_seed_sees_the_same_weights_and_patches(study, prepared,
     assert order != hashes("dice", 1)[1]
 
 
+def test_the_seeds_of_weights_order_and_augmentation_are_three_and_recorded(
+    study, prepared, splits, tmp_path
+):
+    status, *_ = run(study, prepared, splits, tmp_path)
+    recorded = {w: status[f"{w}_seed"] for w in ("initialisation", "order", "augmentation")}
+    assert recorded == Run("dice", 0.003, 1).seeds()
+    seeds = [seed for n in range(200) for seed in Run("dice", 0.003, n).seeds().values()]
+    assert len(set(seeds)) == 600
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_loss_that_becomes_non_finite_is_diverged_and_still_scored(
     study, prepared, splits, tmp_path, monkeypatch, number

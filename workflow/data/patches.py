@@ -1,8 +1,8 @@
-"""Patches for training, drawn in an order that depends on the seed alone.
+"""Patches for training, drawn in an order that depends on the seeds alone.
 
-Everything random comes from one generator and is drawn before any array is touched; no loss, no
-network and no device has a say. Two runs with one seed therefore see the same patches, and
-`PatchSampler.sha256` proves it.
+Everything random comes from two generators, of places and of augmentation, and is drawn before any
+array is touched; no loss, no network and no device has a say. Two runs with the same seeds
+therefore see the same patches, and `PatchSampler.sha256` proves it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class PatchSampler:
         flips: mirror along each axis with probability one half.
         intensity: jitter j; each channel is multiplied by 1 + U(-j, j) and shifted by U(-j, j),
             in units of the prepared images' standard deviation. 0 is off.
-        seed: of all choices.
+        order_seed: of cases and places.
+        augmentation_seed: of flips and jitter; places stay where they are whatever is augmented.
 
     Raises:
         ValueError: no cases, or images and labels that do not fit one another.
@@ -68,7 +69,8 @@ class PatchSampler:
         foreground_share: float,
         flips: bool,
         intensity: float,
-        seed: int,
+        order_seed: int,
+        augmentation_seed: int,
     ) -> None:
         if not images or len(images) != len(labels):
             raise ValueError(f"{len(images)} images and {len(labels)} labels, expected as many")
@@ -84,7 +86,8 @@ class PatchSampler:
         self._foreground_share = foreground_share
         self._flips = flips
         self._intensity = intensity
-        self._rng = np.random.default_rng(seed)
+        self._order = np.random.default_rng(order_seed)
+        self._augmentation = np.random.default_rng(augmentation_seed)
         self._digest = hashlib.sha256().hexdigest()
         self._foreground = [_foreground(label) for label in self._labels]
         self._minima = [_minimum(image, self._patch_size) for image in self._images]
@@ -96,11 +99,16 @@ class PatchSampler:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must keep so that a resumed run goes on with the same patches."""
-        return {"generator": self._rng.bit_generator.state, "sha256": self._digest}
+        return {
+            "order": self._order.bit_generator.state,
+            "augmentation": self._augmentation.bit_generator.state,
+            "sha256": self._digest,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()` of a sampler with the same arguments."""
-        self._rng.bit_generator.state = state["generator"]
+        self._order.bit_generator.state = state["order"]
+        self._augmentation.bit_generator.state = state["augmentation"]
         self._digest = state["sha256"]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -119,7 +127,7 @@ class PatchSampler:
         return torch.from_numpy(images), torch.from_numpy(labels)
 
     def _draw(self) -> _Draw:
-        rng, patch = self._rng, self._patch_size
+        rng, patch = self._order, self._patch_size
         case = int(rng.integers(len(self._labels)))
         shape = self._labels[case].shape
         foreground = self._foreground[case]
@@ -136,6 +144,7 @@ class PatchSampler:
                 int(rng.integers(s - p + 1)) if s > p else -((p - s) // 2)
                 for p, s in zip(patch, shape, strict=True)
             ]
+        rng = self._augmentation
         flips = tuple(bool(flip) for flip in rng.random(3) < 0.5) if self._flips else (False,) * 3
         channels = len(self._images[case])
         scale, shift = self._intensity * rng.uniform(-1, 1, size=(2, channels))

@@ -78,6 +78,15 @@ class Run:
             "seed": self.seed,
         }
 
+    def seeds(self) -> dict[str, int]:
+        """A seed for each thing that is random, so that none moves when another draws more.
+
+        The words that NumPy's ``SeedSequence`` makes of the run's seed, the same in every version.
+        """
+        things = ("initialisation", "order", "augmentation")
+        words = np.random.SeedSequence(self.seed).generate_state(len(things))
+        return dict(zip(things, map(int, words), strict=True))
+
 
 @dataclass
 class Record:
@@ -188,6 +197,8 @@ class Trainer:
     ):
         self.settings, self.prepared, self.run, self.record = settings, prepared, run, record
         self.name = f"{run.loss} seed {run.seed}"
+        self.seeds = run.seeds()
+        record.status |= {f"{what}_seed": seed for what, seed in self.seeds.items()}
         self.device = networks.accelerator(settings.training.accelerator)
         torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
         # this would fill every new tensor with NaN first, one step in twenty spent; no kernel here
@@ -205,7 +216,7 @@ class Trainer:
         self.network = networks.build(
             len(prepared.channels),
             len(prepared.classes),
-            seed=run.seed,
+            seed=self.seeds["initialisation"],
             class_frequencies=None
             if settings.training.output_bias == "random"
             else [v / total for v in voxels],
@@ -242,7 +253,8 @@ class Trainer:
             foreground_share=training.foreground_share,
             flips=training.flips,
             intensity=training.intensity_jitter,
-            seed=self.run.seed,
+            order_seed=self.seeds["order"],
+            augmentation_seed=self.seeds["augmentation"],
         )
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
         status["startup_seconds"] = time.time() - psutil.Process().create_time()
