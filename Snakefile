@@ -24,8 +24,13 @@ if NAME in ("reference", "reference-report") or not re.fullmatch(r"[\w.+ -]+", N
     raise WorkflowError(f"{study_files[0]}: call it otherwise, its name is a folder of results/")
 try:
     STUDY = load(study_files[0], workflow.config_settings.config)
-    check.losses_work(STUDY)
-    GPU = accelerator(STUDY.training.accelerator).type == "cuda"
+    if workflow.is_main_process:  # a job that a scheduler starts reads this file again
+        check.losses_work(STUDY)
+    # jobs of a scheduler run elsewhere, and whether there is a GPU cannot be seen from here
+    if workflow.remote_exec or workflow.resource_settings.nodes is not None:
+        GPU = STUDY.training.accelerator == "cuda"
+    else:
+        GPU = accelerator(STUDY.training.accelerator).type == "cuda"
 except (StudyError, DataError) as error:
     raise WorkflowError(str(error)) from None
 
@@ -35,11 +40,7 @@ CONFIG = f"{RESULTS}/config.yaml"
 ARMS = {paths.arm(name): study for name, study in STUDY.variants.items()}
 FOLDER = f"{RESULTS}{{arm}}"
 # folder below resources/ -> the data set that is prepared there
-DATA = {
-    paths.resources(data).name: data
-    for study in ARMS.values()
-    for data in study.data_sets()
-}
+DATA = {paths.resources(data).name: data for study in ARMS.values() for data in study.data_sets()}
 # relative, so that a moved project reruns nothing
 CODE = Path(os.path.relpath(workflow.basedir))
 

@@ -234,18 +234,10 @@ class Trainer:
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
 
-    def fit(
-        self, save: Callable[[dict[str, Any]], None], state: dict[str, Any] | None
-    ) -> dict[str, str]:
-        """Trains for the study's steps; validates before the first, every K-th and the last.
-
-        Each validation after the first is a checkpoint: ``save`` gets the state of the run, from
-        which a later call goes on.
-
-        Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
-        """
+    def sampler(self) -> PatchSampler:
+        """The patches of the run, from the first."""
         training = self.settings.training
-        sampler = PatchSampler(
+        return PatchSampler(
             [self.prepared.image(case) for case in self.cases["train"]],
             [self.prepared.label(case) for case in self.cases["train"]],
             patch_size=training.patch_size,
@@ -256,6 +248,18 @@ class Trainer:
             order_seed=self.seeds["order"],
             augmentation_seed=self.seeds["augmentation"],
         )
+
+    def fit(
+        self, save: Callable[[dict[str, Any]], None], state: dict[str, Any] | None
+    ) -> dict[str, str]:
+        """Trains for the study's steps; validates before the first, every K-th and the last.
+
+        Each validation after the first is a checkpoint: ``save`` gets the state of the run, from
+        which a later call goes on.
+
+        Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
+        """
+        training, sampler = self.settings.training, self.sampler()
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
         status["startup_seconds"] = time.time() - psutil.Process().create_time()
         try:
