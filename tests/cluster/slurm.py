@@ -4,8 +4,8 @@
 
 Installs Debian's slurm-wlm and munge if they are missing and may be, starts munged, slurmctld and
 two slurmd with files of their own in a temporary folder (no systemd, no cgroups, no service of the
-machine is touched), runs the study locally and with `profiles/slurm`, ends one run by `scancel` and
-another by `kill -9`, and compares all tables. Everything it started is ended by process id.
+machine is touched), makes the tables of the study locally and with `profiles/slurm`, ends one run
+by `scancel` and another by `kill -9`, and compares the tables. What it started it ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STUDY = "config/smoke.yaml"
 SLICE = (
     "losses=[dice_ce,generalized_dice]",
     "seeds=[1]",
-    "training={steps: 300, validate_every: 15}",
+    "training={steps: 150, validate_every: 10}",
 )
 CANCELLED, KILLED = ("dice_ce", 1), ("generalized_dice", 1)
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -94,6 +94,7 @@ def main() -> int:
                 copy(folder / "away").root, environment,
                 "--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue",
                 "--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "5",
+                "--max-threads", "1",
                 # the nodes' GPUs are /dev/null: is one of them asked for?
                 "--set-resources", "train:gpu=1",
             )  # fmt: skip
@@ -148,7 +149,15 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         )
     )
     (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
-    environment = os.environ | {"SLURM_CONF": str(configuration)}
+    # the executor drops SLURM_CONF in jobs, where it calls srun: that one must know by itself
+    wrapper = folder / "bin" / "srun"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={configuration} exec {shutil.which("srun")} "$@"\n')
+    wrapper.chmod(0o755)
+    environment = os.environ | {
+        "SLURM_CONF": str(configuration),
+        "PATH": f"{wrapper.parent}:{os.environ['PATH']}",
+    }
     started: list[subprocess.Popen] = []
 
     def start(*words: str) -> None:
@@ -220,7 +229,7 @@ class Call:
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "snakemake", "--configfile", STUDY, *words),
+                    *(sys.executable, "-m", "snakemake", "compare", "--configfile", STUDY, *words),
                     *("--config", *SLICE),
                 ],
                 cwd=root,
