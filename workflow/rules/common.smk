@@ -3,7 +3,6 @@
 import errno
 from functools import cache
 
-from workflow import needs
 from workflow.data.prepare import load_all
 
 CERTIFICATE = f"{RESULTS}/reproduction.json"
@@ -62,6 +61,8 @@ def certified():
 @cache
 def needs_of_run(arm, files):
     """Memory and minutes of a run of an arm (a trial is one too), whose data are prepared."""
+    from workflow import needs  # MONAI with it, which few calls need
+
     for file in files:
         Path(file).stat()  # Snakemake puts the question off until the file is there
     try:

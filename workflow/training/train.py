@@ -320,6 +320,7 @@ class Trainer:
     def _train_until(self, until: int, batches: Iterator) -> None:
         self.network.train()
         sums = {"loss": 0.0, "gradient_norm": 0.0}
+        parameters = list(self.network.parameters())  # to find them takes time in every step
         first = self.step
         started = time.perf_counter()
         try:
@@ -344,7 +345,7 @@ class Trainer:
                         )
                     ]
                 norm = torch.nn.utils.get_total_norm(
-                    [p.grad for p in self.network.parameters() if p.grad is not None]
+                    [p.grad for p in parameters if p.grad is not None]
                 ).item()
                 if not math.isfinite(norm):
                     raise Diverged(f"the gradient norm is {norm} at step {self.step + 1}")
