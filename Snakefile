@@ -29,7 +29,8 @@ try:
 
         check.losses_work(STUDY)
     # jobs of a scheduler run elsewhere, and whether there is a GPU cannot be seen from here
-    if workflow.remote_exec or workflow.resource_settings.nodes is not None:
+    SCHEDULED = workflow.remote_exec or workflow.resource_settings.nodes is not None
+    if SCHEDULED:
         GPU = STUDY.training.accelerator == "cuda"
     else:
         from workflow.training.network import accelerator

@@ -26,6 +26,9 @@ WINDOWS = 4
 BASE = 700
 """MB of a process that has loaded its code."""
 
+SCHEDULED = 900
+"""MB of the two calls of Snakemake inside which Slurm runs a job: 400 each, measured."""
+
 KEPT_HELD = 4
 """Resident bytes at the peak of a step for each byte kept for its gradient."""
 

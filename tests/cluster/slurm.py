@@ -61,6 +61,8 @@ SelectTypeParameters=CR_Core_Memory
 # nodes that share a machine: what it has is divided between them
 SlurmdParameters=config_overrides
 KillWait=5
+# of a machine that is busy with other things
+OverTimeLimit=60
 # there is no accounting, so Snakemake asks squeue, which must not forget
 MinJobAge=3600
 GresTypes=gpu

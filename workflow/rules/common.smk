@@ -70,7 +70,8 @@ def needs_of_run(arm, files):
     except DataError:  # broken, or of an earlier version: it is made again before it is used
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), files[0]) from None
     study = ARMS[arm]
-    return needs.of_run(study.run_settings(next(iter(study.losses))), study.splits, data)
+    need = needs.of_run(study.run_settings(next(iter(study.losses))), study.splits, data)
+    return need._replace(mem_mb=need.mem_mb + needs.SCHEDULED) if SCHEDULED else need
 
 
 def needed(what):
