@@ -2,48 +2,105 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import matplotlib
 import typst
+from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import formula
+from workflow.reporting import formula, paper_experiments
+from workflow.reporting.figures import FIGURES
 from workflow.reporting.paper_text import statements
-from workflow.reporting.study_tables import read_study
-from workflow.reporting.wording import readable
+from workflow.reporting.study_tables import Study, read_study
+from workflow.reporting.style import SETTINGS
+from workflow.reporting.text import caption
 
-FIGURES = ("published_corrected", "collapse")
+PROJECT = "default"
+"""The study whose paper is the project's: it tells the reference experiments as well."""
+PARTS = (".typ", ".bib", ".csv")
 FORMULA_POINTS = 8.0
 
 
 def compile(source: Path, study_dir: Path, out: Path) -> Path:
     """Compile `source` (a .typ file) with the tables and figures of a study into a PDF.
 
-    The document sees the study as the folder `study/` beside it: `study/tables/*.csv`,
-    `study/figures/*.svg` and `study/statements.json`, the sentences of `paper_text`. It sees no
-    other file, so that nothing outside the study can enter the paper.
+    The document sees the files beside `source`, the study as `study/` and, in the paper of the
+    project's own study, the experiments of `results/reference/` as `reference/<name>/`:
+    `tables/*.csv`, `figures/*.svg` without their headlines, and `study/statements.json`, all that
+    is said in words. It sees no other file, so that nothing else can enter the paper.
     """
     source, study_dir, out = Path(source), Path(study_dir), Path(out)
-    project = {"main.typ": source.read_bytes()}
-    for path in sorted((study_dir / "tables").glob("*.csv")):
-        project[f"study/tables/{path.name}"] = path.read_bytes()
-    for name in FIGURES:
-        project[f"study/figures/{name}.svg"] = (study_dir / "figures" / f"{name}.svg").read_bytes()
     study = read_study(study_dir)
-    formulas = []
-    for number, card in enumerate(study.cards):
-        latex = str(card.get("formula") or "")
-        picture = formula.svg(latex, FORMULA_POINTS) if latex else None
-        file = f"study/formulas/{number}.svg" if picture else ""
-        if picture:
-            project[file] = picture
-        name = readable(str(card.get("label", "")))
-        formulas.append({"name": name, "file": file, "source": latex})
-    said = statements(study) | {"formulas": formulas}
+    reference = source.resolve().parent.parent / "results" / "reference"
+    told = paper_experiments.read(reference if study.name == PROJECT else None)
+    project = {
+        path.name: path.read_bytes() for path in source.parent.iterdir() if path.suffix in PARTS
+    }
+    project["main.typ"] = project.pop(source.name)
+    project |= _files("study/tables", (study_dir / "tables").glob("*.csv"))
+    agreement = files.read_table(study_dir / "tables" / "agreement.csv")
+    said = statements(study, agreement) | paper_experiments.statements(told, study)
+    said["figures"] = _drawn(project, "study", {
+        name: (lambda draw=draw: draw(study), lambda name=name: caption(study, name))
+        for name, draw in FIGURES.items() if name in said["shown"]
+    })  # fmt: skip
+    for name, its in told.experiments.items():
+        folder = f"reference/{name}"
+        project |= _files(f"{folder}/tables", its.folder.glob("tables/answers/*.csv"))
+        said["experiments"][name]["figures"] = _drawn(project, folder, {
+            figure: (lambda draw=its.chapter.figures[figure], its=its: draw(its.experiment),
+                     lambda say=its.chapter.captions[figure], its=its: say(its.experiment))
+            for figure in its.figures
+        })  # fmt: skip
+    said["cards"] = _cards(project, study, project.get("references.bib", b"").decode())
     project["study/statements.json"] = json.dumps(said).encode("utf-8")
     # typst's annotations know no project of several files
     pdf = typst.compile(project, ignore_system_fonts=True, timestamp=0)  # type: ignore[call-overload]
     with files.replacing(out) as temporary:
         temporary.write_bytes(pdf)
     return out
+
+
+def _files(folder: str, paths: Iterable[Path]) -> dict[str, bytes]:
+    return {f"{folder}/{path.name}": path.read_bytes() for path in sorted(paths)}
+
+
+def _drawn(
+    project: dict[str, bytes],
+    folder: str,
+    wanted: dict[str, tuple[Callable[[], Figure], Callable[[], str]]],
+) -> dict[str, dict[str, str]]:
+    """Adds the figures to the project; the headline of each goes to its caption."""
+    told = {}
+    for name, (draw, say) in wanted.items():
+        figure = draw()
+        path = f"{folder}/figures/{name}.svg"
+        headline = " ".join(figure.get_suptitle().split()).rstrip(".")
+        project[path] = _svg(figure)
+        told[name] = {"file": path, "title": f"{headline}.", "caption": say()}
+    return told
+
+
+def _svg(figure: Figure) -> bytes:
+    """A figure without its headline; the same figure always gives the same bytes."""
+    figure.suptitle("").set_in_layout(False)
+    picture = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
+    return picture.getvalue()
+
+
+def _cards(project: dict[str, bytes], study: Study, bibliography: str) -> list[dict[str, object]]:
+    """What the tables of formulas show of each card; the pictures go to the project."""
+    rows = []
+    for number, row in enumerate(paper_experiments.cards(study, bibliography)):
+        picture = formula.svg(row["source"], FORMULA_POINTS) if row["source"] else None
+        file = f"study/formulas/{number}.svg" if picture else ""
+        if picture:
+            project[file] = picture
+        rows.append(row | {"file": file})
+    return rows
