@@ -22,7 +22,8 @@ from workflow.reporting.text import caption
 PROJECT = "default"
 """The study whose paper is the project's: it tells the reference experiments as well."""
 PARTS = (".typ", ".bib", ".csv")
-FORMULA_POINTS = 8.0
+FORMULA_POINTS = 7.5
+LOW, ROW, MARGINS = 5.2, 0.2, 1.5  # inches of a figure that is as wide as the page
 
 
 def compile(source: Path, study_dir: Path, out: Path) -> Path:
@@ -35,7 +36,7 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
     """
     source, study_dir, out = Path(source), Path(study_dir), Path(out)
     study = read_study(study_dir)
-    reference = source.resolve().parent.parent / "results" / "reference"
+    reference = source.absolute().parent.parent / "results" / "reference"
     told = paper_experiments.read(reference if study.name == PROJECT else None)
     project = {
         path.name: path.read_bytes() for path in source.parent.iterdir() if path.suffix in PARTS
@@ -88,17 +89,33 @@ def _drawn(
 def _svg(figure: Figure) -> bytes:
     """A figure without its headline; the same figure always gives the same bytes."""
     figure.suptitle("").set_in_layout(False)
+    _fit(figure)
     picture = io.BytesIO()
     with matplotlib.rc_context(SETTINGS):
         figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
     return picture.getvalue()
 
 
+def _fit(figure: Figure) -> None:
+    """As low as its rows allow: a page has less room than a screen, and letters keep their size."""
+    rows = 0
+    for axis in figure.axes:
+        labels = [label.get_text() for label in axis.get_yticklabels()]
+        rows = max(rows, len(labels))
+        if any("\n" in label for label in labels):
+            axis.set_yticks(axis.get_yticks(), [label.replace("\n", " ") for label in labels])
+            for other in figure.axes:  # the longer labels leave them less room
+                other.tick_params(axis="x", labelsize=7)
+    figure.set_figheight(min(figure.get_figheight(), max(LOW, ROW * rows + MARGINS)))
+
+
 def _cards(project: dict[str, bytes], study: Study, bibliography: str) -> list[dict[str, object]]:
     """What the tables of formulas show of each card; the pictures go to the project."""
     rows = []
     for number, row in enumerate(paper_experiments.cards(study, bibliography)):
-        picture = formula.svg(row["source"], FORMULA_POINTS) if row["source"] else None
+        # fractions as large as on a line of their own
+        source = row["source"].replace(r"\frac", r"\dfrac")
+        picture = formula.svg(source, FORMULA_POINTS) if source else None
         file = f"study/formulas/{number}.svg" if picture else ""
         if picture:
             project[file] = picture

@@ -14,7 +14,7 @@ from workflow.reporting import experiment_published as published
 from workflow.reporting import mechanism as mechanisms
 from workflow.reporting.experiment import Chapter, Experiment
 from workflow.reporting.study_tables import Study, read_study
-from workflow.reporting.wording import estimate, listing, readable
+from workflow.reporting.wording import count, estimate, listing, readable
 
 # name of an experiment: the figures of its report that the paper has room for
 FIGURES = {
@@ -118,9 +118,20 @@ def shard(its: Experiment) -> str:
 
 
 def headline(name: str, its: Experiment) -> str:
-    """The finding of an experiment as one clause for the abstract."""
-    titles = {"mechanism": mechanisms.rules_title, "published": published.title}
-    return f"{titles[name](its)}." if name in titles else ""
+    """The finding of an experiment as one sentence for the abstract; "" where it has none."""
+    if name == "published" and len(published.defects(its, "mean_dice")):
+        title = published.title(its)
+        return f"Trained beside their corrections, {title[0].lower()}{title[1:]}."
+    if name != "mechanism":
+        return ""
+    rules = mechanisms.rules_at(its, mechanisms.TUNED)
+    if rules.empty:
+        return ""
+    works = int(rules["works"].sum())
+    return (
+        f"Of {count(len(rules), 'rule')} for the weights of Generalized Dice, "
+        f"{works or 'none'} {'learns' if works < 2 else 'learn'} every class in most seeds."
+    )
 
 
 def claims(its: Experiment) -> dict[str, bool]:
@@ -160,7 +171,7 @@ def differences(its: Experiment) -> list[dict[str, str]]:
         {
             "published": readable(label),
             "corrected": readable(row["corrected"]),
-            "reason": str(wrong[label]),
+            "reason": paper_text.typeset(str(wrong[label])),
             "verdict": str(row["verdict"]),
             "mean_dice": estimate(row["difference"], row["low"], row["high"], sign=True),
             "rarest_dice": estimate(
@@ -250,7 +261,7 @@ def cards(study: Study, bibliography: str) -> list[dict[str, object]]:
         rows.append({
             "name": name,
             "source": str(card.get("formula") or ""),
-            "absent": f"{said[:1].upper()}{said[1:]}",
+            "absent": paper_text.typeset(f"{said[:1].upper()}{said[1:]}"),
             "published": bool(card.get("seed")),
             "document": str(card.get("seed") or ""),
             "options": _options(card),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pandas as pd
 
 from workflow.reporting import evidence, text
 from workflow.reporting.study_tables import FLOOR, Study
 from workflow.reporting.wording import (
+    MINUS,
     count,
     estimate,
     learning_rates,
@@ -16,6 +18,7 @@ from workflow.reporting.wording import (
     number,
     percent,
     readable,
+    shortened,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -26,15 +29,15 @@ TOLD = ("python", "torch", "monai", "numpy", "scipy", "snakemake")
 # Which losses hold
 
 
-def fate(study: Study) -> str:
-    """How many losses lose a class in most of their runs, and in some."""
+def fate(study: Study, whole: str = "") -> str:
+    """How many losses lose a class in most of their runs, and in some; ``whole`` names them."""
     table = text.trained(study)
     if table.empty:
         return "No loss has a run."
     most = list(table.loc[table["tier"].isin(LOST), "loss"])
     broken = (table["collapsed"] > 0) | (table["diverged"] > 0) | (table["failed"] > 0)
     some = list(table.loc[broken & ~table["tier"].isin(LOST), "loss"])
-    losses = count(len(table), "loss", "losses")
+    losses = whole or count(len(table), "loss", "losses")
     if not most and not some:
         return f"None of {losses} lost a class or diverged in any run."
     told = (
@@ -69,9 +72,10 @@ def generalized(study: Study) -> str:
     if len(forms) < 2:
         return ""
     lost = int(forms["tier"].isin(LOST).sum())
+    amount = f"All {lost}" if lost == len(forms) else f"{lost or 'None'} of {len(forms)}"
     return (
-        f"Of {len(forms)} forms of Generalized Dice, published, corrected or with cross-entropy, "
-        f"{lost or 'none'} lost a class or broke down in most runs."
+        f"{amount} forms of Generalized Dice, published, corrected or with cross-entropy, lost a "
+        "class or broke down in most runs."
     )
 
 
@@ -85,7 +89,7 @@ def unbroken(study: Study) -> str:
     if not names:
         return "No loss kept every class in every run."
     verb = "loss kept" if len(names) == 1 else "losses kept"
-    return f"{len(names)} {verb} every class in every run: {listing(names)}."
+    return f"{len(names)} {verb} every class in every run: {shortened(names, 12)}."
 
 
 def abstract(study: Study) -> list[str]:
@@ -94,14 +98,18 @@ def abstract(study: Study) -> list[str]:
     of_them = f", {published} of them as published on the web," if published else ""
     seeds = f", {count(study.seeds, 'seed')} each" if study.seeds else ""
     done = (
-        f"{count(len(study.losses), 'loss', 'losses')}{of_them} train the same network on "
-        f"{study.dataset_name or 'one data set'} from the same initial weights, on the same "
+        f"Here {count(len(study.losses), 'loss', 'losses')}{of_them} train the same network on "
+        f"{_where(study)} from the same initial weights, on the same "
         f"patches in the same order{seeds}."
     )
-    told = [done, fate(study), generalized(study), leaders(study)]
-    if study.pairs():
-        told.append(f"{text.correction_title(study)}.")
+    told = [done, fate(study, "these"), generalized(study), leaders(study)]
     return [sentence for sentence in told if sentence]
+
+
+def _where(study: Study) -> str:
+    if (study.config.get("dataset") or {}).get("source") == "phantom":
+        return "semi-synthetic lesions of nested classes"
+    return study.dataset_name or "one data set"
 
 
 # How the study was run
@@ -287,13 +295,20 @@ def differences(study: Study) -> list[dict[str, str]]:
         rows.append({
             "published": readable(old),
             "corrected": readable(fix),
-            "reason": str(cards.get(old, {}).get("reason") or ""),
+            "reason": typeset(str(cards.get(old, {}).get("reason") or "")),
             "verdict": _judged(mean, study.confidence),
             "size": float(mean["difference"]) if mean is not None and known else -math.inf,
             **{endpoint: _gap(row) for endpoint, row in found.items()},
         })  # fmt: skip
     rows.sort(key=lambda row: -row.pop("size"))
     return rows
+
+
+def typeset(reason: str) -> str:
+    """What is wrong with a loss, with names as people write them and signs as printers do."""
+    named = re.sub(r"published_\w+", lambda found: readable(found[0]), reason)
+    minus = re.sub(r"(?<=[\w)]) - (?=[\w(])", f" {MINUS} ", named)
+    return re.sub(r"(?<=\d) x (?=\d)", " × ", minus)
 
 
 def _gap(row: pd.Series | None) -> str:
@@ -329,6 +344,7 @@ def statements(study: Study, agreement: pd.DataFrame) -> dict[str, object]:
         if len(study.runs)
         else {},
         "abstract": abstract(study),
+        "gains": f"{text.correction_title(study)}." if study.pairs() else "",
         "status": text.status_line(study),
         "data": data(study),
         "methods": methods(study),
