@@ -43,9 +43,9 @@ def pages(pdf: Path) -> int:
     [
         {"tuned": True},
         {"losses": (Loss("dice", "overlap", 0.7, fails=(0, 1)),)},
-        {"losses": tuple(Loss(f"loss_{i}", "overlap", 0.7) for i in range(56)), "cases": 3},
+        {"losses": tuple(Loss(f"loss_{i}", "overlap", 0.7) for i in range(19)), "cases": 3},
     ],
-    ids=["6 losses", "everything failed", "tables longer than a page"],
+    ids=["6 losses", "everything failed", "a table of formulas in parts"],
 )
 def test_the_paper_of_any_study_compiles(tmp_path: Path, options: dict) -> None:
     folder = write_study(tmp_path / "study", **options)
@@ -81,13 +81,11 @@ ALLOWED = (
     r"#import.*",
     r"\bdigits: \d",
     r"\.len\(\) > 0|number > 0|library > 0",
-    r"\n    (?:17|52),\n",  # rows of a table on a page
-    r"MNI152",
+    r"\n +(?:17|52),(?=\n)",  # rows of a table on a page
+    r"MNI152|HD95|pytorch-3dunet",
 )
-NUMERALS = (
-    "two three four five six seven eight nine ten eleven twelve twenty thirty hundred".split()
-)
-NOUNS = "seeds? loss(?:es)? runs? cases? class(?:es)? rules? pairs? forms? percent times".split()
+NUMERALS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|hundred"
+NOUNS = "seeds?|loss(?:es)?|runs?|cases?|class(?:es)?|rules?|pairs?|forms?|percent|times"
 
 
 def typed_numbers(source: str) -> list[str]:
@@ -97,9 +95,9 @@ def typed_numbers(source: str) -> list[str]:
         prose = re.sub(pattern, " ", prose)
     # constants of formulas are whole numbers below ten
     prose = re.sub(
-        r"\$[^$]*\$", lambda found: re.sub(r"(?<![\d.])\d(?![\d.])", "", found[0]), prose
+        r"\$[^$]*\$", lambda found: re.sub(r"(?<![\d.])\d(?!\.?\d)", "", found[0]), prose
     )
-    spelt = rf"\b(?:{'|'.join(NUMERALS)})\s+(?:of\s+\w+\s+)?(?:\w+\s+)?(?:{'|'.join(NOUNS)})\b"
+    spelt = rf"\b(?:{NUMERALS})\s+(?:of\s+\w+\s+)?(?:\w+\s+)?(?:{NOUNS})\b"
     return re.findall(r"\S*\d\S*", prose) + re.findall(spelt, prose)
 
 
@@ -238,10 +236,10 @@ def test_a_claim_that_fell_stops_the_paper(held: str, fails: bool) -> None:
 
 
 def test_sentences_turn_with_the_tables(tmp_path: Path) -> None:
-    good = read_study(write_study(tmp_path / "good", losses=(Loss("dice", "overlap", 0.7),
-                                                             Loss("dice_ce", "compound", 0.7))))  # fmt: skip
-    bad = read_study(write_study(tmp_path / "bad", losses=(
-        Loss("dice", "overlap", 0.7), Loss("dice_ce", "compound", 0.7, collapse="total"))))  # fmt: skip
+    fine, other = Loss("dice", "overlap", 0.7), Loss("dice_ce", "compound", 0.7)
+    lost = Loss("dice_ce", "compound", 0.7, collapse="total")
+    good = read_study(write_study(tmp_path / "good", losses=(fine, other)))
+    bad = read_study(write_study(tmp_path / "bad", losses=(fine, lost)))
     assert paper_text.fate(good) == "None of 2 losses lost a class or diverged in any run."
     assert paper_text.fate(bad).startswith("Of 2 losses, 1 lost a class or broke down in most")
     assert paper_text.unbroken(good).startswith("2 losses kept every class in every run")
