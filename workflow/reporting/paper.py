@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import typst
@@ -30,9 +31,10 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
     """Compile `source` (a .typ file) with the tables and figures of a study into a PDF.
 
     The document sees the files beside `source`, the study as `study/` and, in the paper of the
-    project's own study, the experiments of `results/reference/` as `reference/<name>/`:
-    `tables/*.csv`, `figures/*.svg` without their headlines, and `study/statements.json`, all that
-    is said in words. It sees no other file, so that nothing else can enter the paper.
+    project's own study, the figures of the experiments of `results/reference/` as
+    `reference/<name>/`: `tables/*.csv`, `*.svg` without their headlines, and
+    `study/statements.json`, all that is said in words. It sees no other file, so that nothing else
+    can enter the paper.
     """
     source, study_dir, out = Path(source), Path(study_dir), Path(out)
     study = read_study(study_dir)
@@ -45,18 +47,21 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
     project |= _files("study/tables", (study_dir / "tables").glob("*.csv"))
     agreement = files.read_table(study_dir / "tables" / "agreement.csv")
     said = statements(study, agreement) | paper_experiments.statements(told, study)
-    said["figures"] = _drawn(project, "study", {
-        name: (lambda draw=draw: draw(study), lambda name=name: caption(study, name))
-        for name, draw in FIGURES.items() if name in said["shown"]
-    })  # fmt: skip
+    said["figures"] = {
+        name: _drawn(project, f"study/figures/{name}.svg", FIGURES[name](study))
+        | {"caption": caption(study, name)}
+        for name in said["shown"]
+    }
     for name, its in told.experiments.items():
-        folder = f"reference/{name}"
-        project |= _files(f"{folder}/tables", its.folder.glob("tables/answers/*.csv"))
-        said["experiments"][name]["figures"] = _drawn(project, folder, {
-            figure: (lambda draw=its.chapter.figures[figure], its=its: draw(its.experiment),
-                     lambda say=its.chapter.captions[figure], its=its: say(its.experiment))
+        said["experiments"][name]["figures"] = {
+            figure: _drawn(
+                project,
+                f"reference/{name}/{figure}.svg",
+                its.chapter.figures[figure](its.experiment),
+            )
+            | {"caption": its.chapter.captions[figure](its.experiment)}
             for figure in its.figures
-        })  # fmt: skip
+        }
     said["cards"] = _cards(project, study, project.get("references.bib", b"").decode())
     project["study/statements.json"] = json.dumps(said).encode("utf-8")
     # typst's annotations know no project of several files
@@ -70,20 +75,11 @@ def _files(folder: str, paths: Iterable[Path]) -> dict[str, bytes]:
     return {f"{folder}/{path.name}": path.read_bytes() for path in sorted(paths)}
 
 
-def _drawn(
-    project: dict[str, bytes],
-    folder: str,
-    wanted: dict[str, tuple[Callable[[], Figure], Callable[[], str]]],
-) -> dict[str, dict[str, str]]:
-    """Adds the figures to the project; the headline of each goes to its caption."""
-    told = {}
-    for name, (draw, say) in wanted.items():
-        figure = draw()
-        path = f"{folder}/figures/{name}.svg"
-        headline = " ".join(figure.get_suptitle().split()).rstrip(".")
-        project[path] = _svg(figure)
-        told[name] = {"file": path, "title": f"{headline}.", "caption": say()}
-    return told
+def _drawn(project: dict[str, bytes], path: str, figure: Figure) -> dict[str, str]:
+    """Adds a figure to the project; its headline goes to the caption."""
+    headline = " ".join(figure.get_suptitle().split()).rstrip(".")
+    project[path] = _svg(figure)
+    return {"file": path, "title": f"{headline}."}
 
 
 def _svg(figure: Figure) -> bytes:
@@ -109,12 +105,12 @@ def _fit(figure: Figure) -> None:
     figure.set_figheight(min(figure.get_figheight(), max(LOW, ROW * rows + MARGINS)))
 
 
-def _cards(project: dict[str, bytes], study: Study, bibliography: str) -> list[dict[str, object]]:
+def _cards(project: dict[str, bytes], study: Study, bibliography: str) -> list[dict[str, Any]]:
     """What the tables of formulas show of each card; the pictures go to the project."""
     rows = []
     for number, row in enumerate(paper_experiments.cards(study, bibliography)):
         # fractions as large as on a line of their own
-        source = row["source"].replace(r"\frac", r"\dfrac")
+        source = str(row["source"]).replace(r"\frac", r"\dfrac")
         picture = formula.svg(source, FORMULA_POINTS) if source else None
         file = f"study/formulas/{number}.svg" if picture else ""
         if picture:

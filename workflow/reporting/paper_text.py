@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import pandas as pd
 
@@ -284,7 +285,7 @@ def taus(study: Study) -> list[dict[str, str]]:
 def differences(study: Study) -> list[dict[str, str]]:
     """Published losses and their corrections, a row a pair, the largest difference first."""
     cards = {str(card.get("label", "")): card for card in study.cards}
-    rows = []
+    rows: list[tuple[float, dict[str, str]]] = []
     for old, fix in study.pairs():
         found = {
             endpoint: study.contrast("correction", fix, old, endpoint)
@@ -292,16 +293,15 @@ def differences(study: Study) -> list[dict[str, str]]:
         }
         mean = found["mean_dice"]
         known = mean is not None and math.isfinite(mean["difference"])
-        rows.append({
+        size = float(mean["difference"]) if mean is not None and known else -math.inf
+        rows.append((size, {
             "published": readable(old),
             "corrected": readable(fix),
             "reason": typeset(str(cards.get(old, {}).get("reason") or "")),
             "verdict": _judged(mean, study.confidence),
-            "size": float(mean["difference"]) if mean is not None and known else -math.inf,
-            **{endpoint: _gap(row) for endpoint, row in found.items()},
-        })  # fmt: skip
-    rows.sort(key=lambda row: -row.pop("size"))
-    return rows
+            **{endpoint: gap(row) for endpoint, row in found.items()},
+        }))  # fmt: skip
+    return [row for _, row in sorted(rows, key=lambda found: -found[0])]
 
 
 def typeset(reason: str) -> str:
@@ -311,7 +311,8 @@ def typeset(reason: str) -> str:
     return re.sub(r"(?<=\d) x (?=\d)", " × ", minus)
 
 
-def _gap(row: pd.Series | None) -> str:
+def gap(row: pd.Series | None) -> str:
+    """A paired difference with its interval."""
     if row is None or not math.isfinite(row["difference"]):
         return number(math.nan)
     return estimate(row["difference"], row["low"], row["high"], sign=True)
@@ -324,7 +325,7 @@ def _judged(row: pd.Series | None, confidence: float) -> str:
     return "not separable" if not decided else "costs" if row["difference"] > 0 else "gains"
 
 
-def statements(study: Study, agreement: pd.DataFrame) -> dict[str, object]:
+def statements(study: Study, agreement: pd.DataFrame) -> dict[str, Any]:
     """Everything that the paper says of the study in words; the paper adds no claim of its own."""
     return {
         "title": study.title,
