@@ -243,8 +243,8 @@ def real_rows(studies: dict[str, Study]) -> list[list[str]]:
 
 def library(folder: Path | None) -> int:
     """How many losses the library has, by the gallery that draws them all; 0 if unknown."""
-    gallery = folder / "losses" / "gallery.csv" if folder else None
-    return int(files.read_table(gallery)["loss"].nunique()) if gallery else 0
+    gallery = files.read_table(folder / "losses" / "gallery.csv") if folder else pd.DataFrame()
+    return int(gallery["loss"].nunique()) if len(gallery) else 0
 
 
 def edges(folder: Path | None, study: Study) -> str:
