@@ -85,7 +85,10 @@ def statements(reference: Reference, study: Study) -> dict[str, Any]:
                 "headline": headline(name, its.experiment),
                 "said": its.chapter.said(its.experiment)[: SENTENCES.get(name)],
                 "detectable": experiment.detectable(its.experiment),
-                "made_by": experiment.made_by(its.experiment),
+                "made_by": [
+                    re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", line)
+                    for line in experiment.made_by(its.experiment)
+                ],
             }
             for name, its in told.items()
         },
