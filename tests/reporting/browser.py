@@ -1,4 +1,4 @@
-"""Headless Chromium, spoken to over a pipe in its DevTools protocol: no driver, no port, no package.
+"""Headless Chromium, spoken to in its DevTools protocol over a pipe: no driver, no package.
 
 https://chromedevtools.github.io/devtools-protocol/; messages are JSON that a zero byte ends.
 """
@@ -135,11 +135,10 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Presses and releases a key, e.g. ``Tab`` or ``Enter``."""
+        values = {"key": key, "code": key, "windowsVirtualKeyCode": {"Enter": 13, "Tab": 9}[key]}
         text = {"text": "\r"} if key == "Enter" else {}
-        code = {"Enter": 13, "Tab": 9}[key]
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
-                      windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {}))  # fmt: skip
+        self.call("Input.dispatchKeyEvent", type="keyDown", **values, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 
     def move(self, x: float, y: float) -> None:
         """Moves the mouse to a place in the window."""

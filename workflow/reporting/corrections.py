@@ -90,7 +90,7 @@ def gradient(gallery: pd.DataFrame, published: str, corrected: str) -> dict[str,
             f"Gradient on the class while its prediction shrinks, {where.lower()}: published from "
             f"{old[0]:.2g} to {old[-1]:.2g}, corrected from {new[0]:.2g} to {new[-1]:.2g}"
         )
-        plots[where] = lines([("published", old), ("corrected", new)], words)
+        plots[where] = lines([("corrected", new), ("published", old)], words)
     left = [
         percent(curves[label, "present"][-1] / max(curves[label, "present"]))
         if max(curves[label, "present"]) > 0
@@ -133,7 +133,7 @@ def _collapse(study: Study, label: str) -> str:
     runs = study.runs[study.runs["loss"] == label] if len(study.runs) else study.runs
     scored = [study.outcome(run) for _, run in runs.iterrows() if run["status"] != "failed"]
     broken = sum(outcome != "none" for outcome in scored)
-    return f"{broken} of {count(len(scored), 'run')} lost a class or diverged"
+    return f"{broken} of {count(len(scored), 'run')}"
 
 
 def measured(study: Study, published: str, corrected: str) -> str:

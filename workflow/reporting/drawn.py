@@ -58,10 +58,8 @@ def lines(curves: Sequence[tuple[str, Sequence[float]]], words: str) -> Markup:
                 for i, value in enumerate(values)
             )
             drawn.append(Markup('<polyline class="{}" points="{}"/>').format(name, points))
-    foot = _axis(width, height)
-    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
-        width, height, words, foot, Markup().join(drawn)
-    )  # fmt: skip
+    code = '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>'
+    return Markup(code).format(width, height, words, _axis(width, height), Markup().join(drawn))
 
 
 def _axis(width: float, height: float) -> Markup:

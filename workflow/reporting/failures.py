@@ -43,17 +43,14 @@ def warnings(study: Study, gaps: list[Missing]) -> list[str]:
     if gaps:
         runs = sum(len(gap.seeds) for gap in gaps)
         whole = [gap for gap in gaps if not (study.runs.get("loss") == gap.loss).any()]
-        told.append(
-            f"{count(runs, 'run')} of the study {'has' if runs == 1 else 'have'} no result yet, of "
-            f"{count(len(gaps), 'loss', 'losses')}"
-            + (f"; {len(whole)} of these {'has' if len(whole) == 1 else 'have'} none at all" if whole else "")
-            + "."
-        )  # fmt: skip
-    for outcome, words in (("failed", "failed"), ("diverged", "diverged")):
+        among = count(len(gaps), "loss", "losses")
+        of_all = f"; {len(whole)} of these lack every run" if whole else ""
+        told.append(f"{count(runs, 'run')} of the study, of {among}, left no result yet{of_all}.")
+    for outcome in LOGGED:
         rows = study.runs[study.runs["status"] == outcome] if len(study.runs) else study.runs
         if len(rows):
             names = listing(readable(label) for label in dict.fromkeys(rows["loss"]))
-            told.append(f"{count(len(rows), 'run')} {words}: {names}.")
+            told.append(f"{count(len(rows), 'run')} {outcome}: {names}.")
     return told + _unequal(study)
 
 
@@ -76,9 +73,8 @@ def _unequal(study: Study) -> list[str]:
         seeds = rows.groupby("seed")[column].nunique()
         odd = [str(seed) for seed in seeds.index[seeds > 1]]
         if odd:
-            told.append(
-                f"Not every loss did {what}: {'seed' if len(odd) == 1 else 'seeds'} {listing(odd)}."
-            )
+            which = f"{'seed' if len(odd) == 1 else 'seeds'} {listing(odd)}"
+            told.append(f"Not every loss did {what}: {which}.")
     return told
 
 

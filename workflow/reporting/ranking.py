@@ -16,7 +16,7 @@ BESIDE = ("dataset", "splits", "seeds")  # keys in which they may not
 
 
 def rows(study: Study, fixed: Study | None) -> list[dict[str, Any]]:
-    """A row for each loss, best first: its scores, its kind, what it costs, its fixed-rate score."""
+    """A row for each loss, best first: scores, kind, cost, and its score at one rate."""
     fixes = {fix for _, fix in study.pairs()}
     cost = study.cost.set_index("loss")["seconds_per_step"] if len(study.cost) else pd.Series()
     places = _places(study)
