@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,16 @@ class Browser:
         self.requests: list[str] = []
         self._number, self._kept = 0, b""
         ours, theirs = os.pipe(), os.pipe()
-        # Chromium reads from 3 and writes to 4
+        # Chromium reads from descriptor 3 and writes to 4
+        start = (
+            "import os, sys; read, write = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2])); "
+            "os.dup2(read, 3); os.dup2(write, 4); os.set_inheritable(3, True); "
+            "os.set_inheritable(4, True); os.execv(sys.argv[3], sys.argv[3:])"
+        )
         self._process = subprocess.Popen(
             [
-                "/bin/sh", "-c", f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}', "sh",
-                executable() or "chromium", "--headless=new", "--no-sandbox", "--disable-gpu",
+                sys.executable, "-c", start, str(ours[0]), str(theirs[1]), executable() or "",
+                "--headless=new", "--no-sandbox", "--disable-gpu",
                 "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
                 "--disable-extensions", "--mute-audio", "--hide-scrollbars",
                 "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank",
@@ -112,7 +118,8 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, file: Path) -> None:
-        """Opens a file and waits until its scripts have run."""
+        """Opens a file, which is then ``file``, and waits until its scripts have run."""
+        self.file = file
         self.call("Page.navigate", url=file.resolve().as_uri())
         self.until("document.readyState === 'complete' && location.protocol === 'file:'")
 
