@@ -137,7 +137,8 @@ def test_curves_show_what_is_hovered(browser: Browser, study: Study) -> None:
     browser.open(browser.file)
     show_curves(browser)
     choose(browser, ".chart [name=class]", study.classes[0])
-    # the middle of the plot's frame in the window, and the last step of the best loss in it
+    browser.value("document.querySelector('.canvas').scrollIntoView({ behavior: 'instant' })")
+    # where a point of the first loss lies in the window
     place = browser.value(
         "(async () => {"
         " const view = Object.values(Bokeh.index.roots ?? Bokeh.index)[0];"
@@ -159,7 +160,7 @@ TOOLTIPS = """() => {
   const walk = (root) => {
     for (const node of root.querySelectorAll("*")) {
       if (node.shadowRoot) {
-        const shown = node.offsetParent !== null && node.className.includes?.("Tooltip");
+        const shown = node.getClientRects().length && node.className.includes?.("Tooltip");
         if (shown) found.push(node.shadowRoot.textContent);
         walk(node.shadowRoot);
       }
