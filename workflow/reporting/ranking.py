@@ -63,7 +63,7 @@ def fixed_notes(study: Study, fixed: Study) -> list[str]:
     """How the two rankings agree, and in what the studies differ beside the learning rate."""
     rate = fixed.runs["learning_rate"].iloc[0]
     told = [
-        f"“At one rate” is an earlier study of the same cases and seeds in which every loss had a "
+        f"“At one rate” is another study of the same data and splits in which every loss had a "
         f"peak learning rate of {rate:g}; here each has its own."
     ]
     agreement = study.agreement
