@@ -102,28 +102,28 @@ def answers(studies: Mapping[str, Study], stability: pd.DataFrame) -> list[answe
     safe = {name: set(answer.safe(study)) for name, study in studies.items()}
     everywhere = [x for x in labels if all(x in kept for kept in safe.values())]
     nowhere = [x for x in labels if not any(x in kept for kept in safe.values())]
-    many = f"{count(len(studies), 'study', 'studies')}"
-    of = f"of {count(len(labels), 'loss', 'losses')} that all {many} have"
+    among = (
+        f"{count(len(labels), 'loss', 'losses')} in {'both' if len(studies) == 2 else 'all'} "
+        f"{len(studies)} studies"
+    )
     somewhere = len(labels) - len(everywhere) - len(nowhere)
     return [
-        answer.Answer("Safe everywhere", _named(everywhere, of, "kept every class in every run")),
-        answer.Answer(
-            "Safe nowhere", _named(nowhere, of, "lost a class, diverged or failed in each study")
-        ),
+        answer.Answer("Safe everywhere", _named(everywhere, among, "kept every class in each run")),
+        answer.Answer("Safe nowhere", _named(nowhere, among, "broke down in a run of each study")),
         answer.Answer(
             "It depends",
-            f"{somewhere or 'None'} {of} {'is' if somewhere == 1 else 'are'} safe in some of the "
-            "studies and not in others.",
+            f"Of {among}, {somewhere or 'none'} {'is' if somewhere == 1 else 'are'} safe in one "
+            "study and not in another.",
         ),
         answer.Answer("How alike they rank", " ".join(_alike(stability))),
     ]
 
 
-def _named(labels: Sequence[str], of: str, what: str) -> str:
+def _named(labels: Sequence[str], among: str, what: str) -> str:
     if not labels:
-        return f"None {of} {what}."
+        return f"Of {among}, none {what}."
     names = shortened([readable(label) for label in labels], NAMED)
-    return f"{len(labels)} {of} {what}: {names}."
+    return f"Of {among}, {len(labels)} {what}: {names}."
 
 
 def _alike(stability: pd.DataFrame) -> list[str]:

@@ -83,7 +83,7 @@ def fixed_notes(study: Study, fixed: Study) -> list[str]:
         if key not in RATES and study.config.get(key) != fixed.config.get(key)
     )  # fmt: skip
     if differ:
-        told.append(f"The two studies also differ in the settings of {listing(differ)}.")
+        told.append(f"Their settings of {listing(differ)} are not recorded alike.")
     if study.environment.get("commit") != fixed.environment.get("commit"):
         told.append("They were run at different commits.")
     return told
