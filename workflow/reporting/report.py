@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from workflow import files
-from workflow.reporting import evidence, figures, page, reproduction, text, wording
+from workflow.reporting import evidence, figures, page, reproduction, text, viewer, wording
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
@@ -90,6 +90,7 @@ def render(study: Study, figures_dir: Path) -> str:
             "rates": evidence.rates_notes(study),
         },
         reproduced=reproduction.section(study.reproduction),
+        viewer=viewer.section(study, figures_dir.parent / "tables"),
         sizes=_records(study.dataset),
         digests=_digests(study),
         cost=_records(_in_order(study, study.cost)),
