@@ -491,13 +491,16 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def _add_report(commands: Commands) -> None:
-    _job(commands, "report", _report, "write the report of a study's folder")
+    parser = _job(commands, "report", _report, "write the report of a study's folder")
+    parser.add_argument(
+        "--reference", type=Path, help="committed results: the fixed rate and the gallery"
+    )
 
 
 def _report(options: argparse.Namespace) -> None:
     from workflow.reporting import report
 
-    _say("report: %s", report.build(options.study.parent))
+    _say("report: %s", report.build(options.study.parent, options.reference))
 
 
 def _add_paper(commands: Commands) -> None:
@@ -622,7 +625,7 @@ def _retell(options: argparse.Namespace) -> None:
         for name in report.RASTER:
             if (picture := options.reference / "figures" / f"{name}.png").is_file():
                 shutil.copyfile(picture, out / "figures" / f"{name}.png")
-    _say("report: %s", report.build(out))
+    _say("report: %s", report.build(out, options.reference.parent))
     _say("paper: %s", paper.compile(options.source, out, out / "paper.pdf"))
 
 

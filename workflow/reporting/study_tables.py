@@ -33,6 +33,7 @@ TABLES = (
     "trials",
     "cost",
     "slices",
+    "agreement",
 )
 
 
@@ -66,6 +67,7 @@ class Study:
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     cost: pd.DataFrame = field(default_factory=pd.DataFrame)
     slices: pd.DataFrame = field(default_factory=pd.DataFrame)
+    agreement: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def title(self) -> str:
@@ -207,6 +209,13 @@ class Study:
             return str(run["status"])
         degree = str(run.get("collapse") or "")
         return degree if degree in ("partial", "total") else "none"
+
+    def lost_classes(self, run: pd.Series) -> set[str]:
+        """The classes that a run lost: those that collapsed, or all if it diverged or failed."""
+        named = {name for name in str(run.get("collapsed_classes") or "").split(";") if name}
+        outcome = self.outcome(run)
+        everything = outcome in ("diverged", "failed") or (outcome != "none" and not named)
+        return set(self.classes) if everything else named
 
 
 def read_study(study_dir: Path) -> Study:

@@ -6,7 +6,6 @@ The library is NiiVue, taken from the installed package `ipyniivue` whenever a r
 from __future__ import annotations
 
 import base64
-import gzip
 import importlib.metadata
 import re
 import urllib.parse
@@ -21,6 +20,7 @@ from nibabel.affines import voxel_sizes
 
 from workflow import files
 from workflow.reporting import wording
+from workflow.reporting.downloads import packed
 from workflow.reporting.figures_slices import ERRORS
 from workflow.reporting.study_tables import Study
 from workflow.reporting.style import class_colours
@@ -105,11 +105,6 @@ def section(study: Study, tables: Path) -> dict[str, Any]:
             "cases": cases,
         },
     }
-
-
-def packed(content: bytes) -> str:
-    """Bytes as text for the page; the same bytes always give the same text."""
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode("ascii")
 
 
 def _size(cases: list[dict[str, Any]]) -> int:

@@ -47,9 +47,11 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
     params:
+        # beside the study's own tables: losses at one rate for all, and their gradients
+        reference=str(CODE / "results" / "reference"),
         code=code("workflow/reporting", "workflow/files.py"),
     shell:
-        "python -m workflow report {input.config:q} --log {log:q}"
+        "python -m workflow report {input.config:q} --reference {params.reference:q} --log {log:q}"
 
 
 rule paper:
