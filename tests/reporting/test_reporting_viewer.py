@@ -18,7 +18,7 @@ from synthetic_study import CLASSES, SMALL, Loss, write_study
 
 from workflow import files
 from workflow.comparison.examples import VOLUME_COLUMNS
-from workflow.reporting import report, viewer
+from workflow.reporting import page, report, viewer
 from workflow.reporting.study_tables import read_study
 
 SHAPE = (22, 26, 18)
@@ -158,19 +158,25 @@ def test_another_build_of_the_package_is_told_and_no_failure(
     assert "not installed" in viewer.section(study, folder / "tables")["reason"]
 
 
-def test_a_study_without_volumes_says_so_and_keeps_its_figures(study_dir: Path) -> None:
-    page = report.build(study_dir).read_text(encoding="utf-8")
-    assert viewer.NO_VOLUMES in page and 'id="viewer"' not in page
-    assert 'id="figure-cases_median"' in page
+def shown(folder: Path) -> str:
+    """The viewer's part of the page."""
+    found = viewer.section(read_study(folder), folder / "tables")
+    return page.environment().get_template("viewer.html.j2").render(viewer=found)
+
+
+def test_a_study_without_volumes_says_so(study_dir: Path) -> None:
+    code = shown(study_dir)
+    assert viewer.NO_VOLUMES in code
+    assert "<script" not in code and 'id="viewer"' not in code
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     losses = (Loss("dice_ce", "compound", 0.7), Loss(f"x{EVIL}", "x", 0.6))
     hostile = write_study(tmp_path / "study", losses=losses, classes=(f"a{EVIL}", "b"))
     write_volumes(hostile, losses, EVIL)
-    page = report.build(hostile).read_text(encoding="utf-8")
-    assert EVIL not in page
-    found = re.search(r'<script type="application/json" id="viewer-data">(.*?)</script>', page)
+    code = shown(hostile)
+    assert EVIL not in code
+    found = re.search(r'<script type="application/json" id="viewer-data">(.*?)</script>', code)
     data = json.loads(found[1])
     assert data["classes"][0]["name"] == f"a{EVIL}"
     assert EVIL in data["cases"][0]["title"] and EVIL in data["cases"][0]["maps"][2]["title"]
@@ -191,8 +197,8 @@ def browser(folder: Path, made: dict, tmp_path_factory: pytest.TempPathFactory):
     chromium.close()
 
 
-def open_viewer(browser: Browser, page: Path) -> None:
-    browser.open(page)
+def open_viewer(browser: Browser, file: Path) -> None:
+    browser.open(file)
     browser.value("document.getElementById('viewer').scrollIntoView({ behavior: 'instant' })")
     browser.until(QUIET)
 
@@ -211,6 +217,11 @@ def pictures(browser: Browser) -> list[np.ndarray]:
         taken = browser.call("Page.captureScreenshot", clip=box, captureBeyondViewport=True)
         found.append(imread(io.BytesIO(base64.b64decode(taken["data"]))))
     return found
+
+
+def complaints(browser: Browser) -> list[str]:
+    """Without those of a driver that has no graphics processor and finds itself slow."""
+    return [told for told in browser.complaints if "GL Driver Message" not in told]
 
 
 def changed(before: list[np.ndarray], after: list[np.ndarray]) -> list[bool]:
@@ -245,7 +256,7 @@ def words(browser: Browser, selector: str) -> str:
 @needs_chromium
 def test_viewer_opens_offline_and_shows_the_volumes(browser: Browser) -> None:
     left, right = pictures(browser)
-    assert browser.complaints == []
+    assert complaints(browser) == []
     assert [address.partition(":")[0] for address in browser.requests] == ["file"]
     assert not browser.value("document.querySelector('.viewer-body').hidden")
     for picture in (left, right):  # three slices in grey, and the colours of the classes on them
@@ -361,7 +372,7 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it(browser: Browser) 
 
 @needs_chromium
 def test_nothing_was_complained_of_in_all_this(browser: Browser) -> None:
-    assert browser.complaints == []
+    assert complaints(browser) == []
     assert [address.partition(":")[0] for address in browser.requests] == ["file"]
 
 

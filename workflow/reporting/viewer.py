@@ -27,7 +27,7 @@ from workflow.reporting.style import class_colours
 
 PACKAGE = "ipyniivue"
 BUNDLE = "static/widget.js"
-BUDGET = 6_000_000  # characters of the page that volumes may take
+BUDGET = 4_000_000  # characters of the page that volumes may take
 NO_VOLUMES = "No volumes of cases lie beside these tables (volumes.csv, volumes.npz)."
 NAMES = {"median": "Median case", "worst": "Worst case"}
 
@@ -93,7 +93,7 @@ def section(study: Study, tables: Path) -> dict[str, Any]:
     step = 1
     cases = _cases(study, rows, arrays, step)
     while _size(cases) > BUDGET:
-        step *= 2
+        step += 1
         cases = _cases(study, rows, arrays, step)
     return {
         "reason": "",
