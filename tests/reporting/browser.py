@@ -18,13 +18,6 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 90  # for an answer; a busy machine is slow, and a page that hangs must not hang the tests
-# Chromium reads from 3 and writes to 4; a shell would not redirect descriptors above 9
-CONNECTED = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.dup2(int(sys.argv[2]), 4)
-os.execvp(sys.argv[3], sys.argv[3:])
-"""
 
 
 def executable() -> str | None:
@@ -44,10 +37,16 @@ class Browser:
         self.requests: list[str] = []
         self._number, self._kept = 0, b""
         ours, theirs = os.pipe(), os.pipe()
+        # Chromium reads from descriptor 3 and writes to 4
+        start = (
+            "import os, sys; read, write = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2])); "
+            "os.dup2(read, 3); os.dup2(write, 4); os.set_inheritable(3, True); "
+            "os.set_inheritable(4, True); os.execv(sys.argv[3], sys.argv[3:])"
+        )
         self._process = subprocess.Popen(
             [
-                sys.executable, "-c", CONNECTED, str(ours[0]), str(theirs[1]),
-                executable() or "chromium", "--headless=new", "--no-sandbox", "--disable-gpu",
+                sys.executable, "-c", start, str(ours[0]), str(theirs[1]), executable() or "",
+                "--headless=new", "--no-sandbox", "--disable-gpu",
                 "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
                 "--disable-extensions", "--mute-audio", "--hide-scrollbars",
                 "--enable-unsafe-swiftshader",
@@ -120,7 +119,8 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, file: Path) -> None:
-        """Opens a file and waits until its scripts have run."""
+        """Opens a file, which is then ``file``, and waits until its scripts have run."""
+        self.file = file
         self.call("Page.navigate", url=file.resolve().as_uri())
         self.until("document.readyState === 'complete' && location.protocol === 'file:'")
 

@@ -42,7 +42,8 @@ def warnings(study: Study, gaps: list[Missing]) -> list[str]:
     told = []
     if gaps:
         runs = sum(len(gap.seeds) for gap in gaps)
-        whole = [gap for gap in gaps if not (study.runs.get("loss") == gap.loss).any()]
+        known = set(study.runs["loss"]) if len(study.runs) else set()
+        whole = [gap for gap in gaps if gap.loss not in known]
         among = count(len(gaps), "loss", "losses")
         of_all = f"; {len(whole)} of these lack every run" if whole else ""
         told.append(f"{count(runs, 'run')} of the study, of {among}, left no result yet{of_all}.")

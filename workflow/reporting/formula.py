@@ -29,22 +29,17 @@ def mathml(latex: str) -> Markup:
 
 def compared(before: str, after: str) -> tuple[Markup, Markup]:
     """Two formulas as MathML; symbols that only one of them has are of the class ``changed``."""
-    trees = _tree(before), _tree(after)
-    if trees[0] is not None and trees[1] is not None:
-        leaves = [[e for e in tree.iter() if not len(e) and _symbol(e)[1]] for tree in trees]
-        matcher = difflib.SequenceMatcher(
-            None, *([_symbol(e) for e in row] for row in leaves), autojunk=False
-        )
-        for kind, *ends in matcher.get_opcodes():
-            if kind != "equal":
-                for row, first, last in zip(leaves, ends[::2], ends[1::2], strict=True):
-                    for element in row[first:last]:
-                        element.set("class", "changed")
-    shown = [
-        _source(latex) if tree is None else _code(tree)
-        for latex, tree in zip((before, after), trees, strict=True)
-    ]
-    return shown[0], shown[1]
+    first, second = _tree(before), _tree(after)
+    if first is None or second is None:
+        return mathml(before), mathml(after)
+    leaves = [[e for e in tree.iter() if not len(e) and _symbol(e)[1]] for tree in (first, second)]
+    symbols = [[_symbol(element) for element in row] for row in leaves]
+    matcher = difflib.SequenceMatcher(a=symbols[0], b=symbols[1], autojunk=False)
+    for kind, start, end, other_start, other_end in matcher.get_opcodes():
+        if kind != "equal":
+            for element in leaves[0][start:end] + leaves[1][other_start:other_end]:
+                element.set("class", "changed")
+    return _code(first), _code(second)
 
 
 def _tree(latex: str) -> ElementTree.Element | None:
