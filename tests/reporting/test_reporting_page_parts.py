@@ -85,7 +85,7 @@ def test_warning_where_losses_did_not_start_alike(study_dir: Path) -> None:
 
 def test_a_failed_run_is_shown_with_the_end_of_its_log(study: Study, tmp_path: Path) -> None:
     failed = study.runs[study.runs["status"] == "failed"].iloc[0]
-    logs = tmp_path / "logs" / "train" / str(failed["dataset"])
+    logs = tmp_path / "train" / str(failed["dataset"])
     logs.mkdir(parents=True)
     name = f"{failed['loss']}-lr-{failed['learning_rate']}-seed-{failed['seed']}.log"
     (logs / name).write_text("\n".join(f"line {number}" for number in range(100)))

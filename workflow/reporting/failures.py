@@ -79,18 +79,18 @@ def _unequal(study: Study) -> list[str]:
     return told
 
 
-def troubled(study: Study, folder: Path) -> list[dict[str, Any]]:
+def troubled(study: Study, logs: Path) -> list[dict[str, Any]]:
     """Runs that failed, diverged or collapsed, the worst first, with the end of their log."""
     rows = [{**run, "outcome": study.outcome(run)} for _, run in study.runs.iterrows()]
     rows = [row for row in rows if row["outcome"] in ORDER]
     for row in rows:
-        row["excerpt"] = excerpt(folder, row) if row["outcome"] in LOGGED else ""
+        row["excerpt"] = excerpt(logs, row) if row["outcome"] in LOGGED else ""
     return sorted(rows, key=lambda row: (ORDER.index(row["outcome"]), row["loss"], row["seed"]))
 
 
-def excerpt(folder: Path, run: dict[str, Any] | pd.Series) -> str:
-    """The last lines of a run's log; empty where the study's folder has no such log."""
-    logs = folder / "logs" / "train" / str(run["dataset"])
+def excerpt(logs: Path, run: dict[str, Any] | pd.Series) -> str:
+    """The last lines of a run's log; empty where the folder of the logs has none of it."""
+    logs = logs / "train" / str(run["dataset"])
     start, end = f"{run['loss']}-lr-", f"-seed-{run['seed']}.log"
     for file in sorted(logs.iterdir()) if logs.is_dir() else ():
         if not (file.name.startswith(start) and file.name.endswith(end)):

@@ -63,7 +63,7 @@ def fixed_notes(study: Study, fixed: Study) -> list[str]:
     """How the two rankings agree, and in what the studies differ beside the learning rate."""
     rate = fixed.runs["learning_rate"].iloc[0]
     told = [
-        f"“At one rate” is an earlier study of the same cases and seeds in which every loss had a "
+        f"“At one rate” is another study of the same data and splits in which every loss had a "
         f"peak learning rate of {rate:g}; here each has its own."
     ]
     agreement = study.agreement
@@ -83,7 +83,7 @@ def fixed_notes(study: Study, fixed: Study) -> list[str]:
         if key not in RATES and study.config.get(key) != fixed.config.get(key)
     )  # fmt: skip
     if differ:
-        told.append(f"The two studies also differ in the settings of {listing(differ)}.")
+        told.append(f"Their settings of {listing(differ)} are not recorded alike.")
     if study.environment.get("commit") != fixed.environment.get("commit"):
         told.append("They were run at different commits.")
     return told

@@ -52,21 +52,24 @@ TITLES = {
 }
 
 
-def build(study_dir: Path, reference: Path | None = None) -> Path:
+def build(study_dir: Path, reference: Path | None = None, logs: Path | None = None) -> Path:
     """Write `report.html` from a study's tables and figures and return its path.
 
     Figures that are not there yet are drawn first. ``reference`` is the folder of the committed
     results: the study at one learning rate for all and the gallery of gradients are read there.
+    ``logs`` is the folder of the runs' logs, by default that of the study.
     """
     study_dir = Path(study_dir)
     if not all((study_dir / "figures" / f"{name}.svg").is_file() for name in TITLES):
         figures.write_all(study_dir)
     out = study_dir / "report.html"
-    files.write_text(out, render(read_study(study_dir), study_dir, reference))
+    files.write_text(out, render(read_study(study_dir), study_dir, reference, logs))
     return out
 
 
-def render(study: Study, folder: Path, reference: Path | None = None) -> str:
+def render(
+    study: Study, folder: Path, reference: Path | None = None, logs: Path | None = None
+) -> str:
     """The page as text; ``folder`` has the study's figures, logs and tables."""
     environment = page.environment()
     environment.filters.update(
@@ -109,7 +112,7 @@ def render(study: Study, folder: Path, reference: Path | None = None) -> str:
         contrasts=_contrasts(study),
         warnings=failures.warnings(study, gaps),
         missing=gaps,
-        troubled=failures.troubled(study, folder),
+        troubled=failures.troubled(study, logs or folder / "logs"),
         losses_lost=_collapse(study),
         equivalent=_equivalent(study),
         stability=_records(study.chosen(study.stability)),

@@ -24,5 +24,5 @@ rule compare:
     params:
         code=code("workflow/comparison", "workflow/evaluation", "losses", "workflow/files.py"),
     shell:
-        "python -m workflow compare {input.config:q} {input.splits:q} "
+        "python -m workflow tables {input.config:q} {input.splits:q} "
         "--prepared {input.prepared:q} --log {log:q}"
