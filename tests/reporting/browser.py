@@ -49,6 +49,7 @@ class Browser:
                 "--headless=new", "--no-sandbox", "--disable-gpu",
                 "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
                 "--disable-extensions", "--mute-audio", "--hide-scrollbars",
+                "--enable-unsafe-swiftshader",
                 "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank",
             ],
             pass_fds=(ours[0], theirs[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

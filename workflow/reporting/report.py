@@ -25,6 +25,7 @@ from workflow.reporting import (
     ranking,
     reproduction,
     text,
+    viewer,
     wording,
 )
 from workflow.reporting.formula import mathml
@@ -123,6 +124,7 @@ def render(
             "rates": evidence.rates_notes(study),
         },
         reproduced=reproduction.section(study.reproduction),
+        viewer=viewer.section(study, folder / "tables"),
         sizes=_records(study.dataset),
         digests=provenance.digests(study),
         cost=_records(_in_order(study, study.cost)),

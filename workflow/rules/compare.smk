@@ -3,9 +3,9 @@
 NAMES = (
     "dataset runs curves cases summary comparisons absent collapse reliability cost slices".split()
 )
-NAMES += "improvement equivalence ranks friedman rankings stability".split()
+NAMES += "improvement equivalence ranks friedman rankings stability volumes".split()
 TABLES = expand(f"{RESULTS}/tables/{{name}}.csv", name=NAMES)
-TABLES += [f"{RESULTS}/tables/slices.npz", f"{RESULTS}/tables/cards.json"]
+TABLES += expand(f"{RESULTS}/tables/{{file}}", file=("slices.npz", "volumes.npz", "cards.json"))
 
 
 rule compare:
