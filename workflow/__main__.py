@@ -480,6 +480,7 @@ def _compare(options: argparse.Namespace) -> None:
     }
     tables.write_all(configuration, prepared, splits, runs.values(), folder / "tables")
     examples.write(configuration, prepared, runs, folder / "tables")
+    files.write_json(folder / "preparation.json", configuration.plan(prepared))
     files.write_json(folder / "environment.json", provenance.environment())
 
 

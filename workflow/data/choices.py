@@ -59,11 +59,13 @@ class Geometry:
 
 
 def settled(wishes: Wishes, channels: int) -> Choices | None:
-    """The choices, where the study leaves none to the fingerprint."""
+    """The choices, where they can be made without the fingerprint."""
     words = wishes.normalisation
     kinds = (words,) * channels if isinstance(words, str) else words
     if wishes.spacing == "auto" or wishes.crop == "auto" or {"auto", "ct"} & set(kinds):
         return None
+    if len(kinds) != channels:
+        return None  # `choose` refuses it
     return Choices(
         spacing=None if wishes.spacing == "native" else wishes.spacing,
         crop=wishes.crop,
@@ -169,7 +171,13 @@ def geometry(
         ValueError: a patch or window that is no multiple of the strides; more levels than the
             patch can be halved.
     """
-    wanted = _ideal_patch(spacing, size, patch_voxels) if patch_size == "auto" else patch_size
+    wanted: Sequence[int]
+    if patch_size == "auto":
+        # a root may end just below a whole number
+        ideal = _ideal_patch(spacing, size, patch_voxels)
+        wanted = [max(1, math.floor(edge + 1e-6)) for edge in ideal]
+    else:
+        wanted = patch_size
     steps = (
         _strides(spacing, wanted, levels, exact=patch_size != "auto")
         if strides == "auto"

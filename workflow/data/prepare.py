@@ -22,6 +22,7 @@ import mmap
 import multiprocessing
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -563,7 +564,7 @@ def _remembered(path: Path, key: str, case: Case) -> Examination | None:
             for kind, names in text["kinds"].items():
                 found.findings.kinds[kind] += map(tuple, names)
             return found
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):
         return None
 
 

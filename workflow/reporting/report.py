@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from workflow import files
-from workflow.reporting import evidence, figures, page, reproduction, text, wording
+from workflow.reporting import evidence, figures, page, preparation, reproduction, text, wording
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
@@ -91,6 +91,7 @@ def render(study: Study, figures_dir: Path) -> str:
         },
         reproduced=reproduction.section(study.reproduction),
         sizes=_records(study.dataset),
+        preparation=preparation.section(study.preparation),
         digests=_digests(study),
         cost=_records(_in_order(study, study.cost)),
         cards=[_card(card) for card in study.cards],

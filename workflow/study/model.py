@@ -474,6 +474,26 @@ class Study(Section):
         like = None if self.preparation == Preparation() else own
         return own.model_copy(update={"dataset": self.external, "like": like})
 
+    def plan(self, prepared: Prepared) -> dict[str, Any]:
+        """``preparation.json``: the fingerprint, what was chosen from it, and what was asked."""
+        geometry = self.run_settings(next(iter(self.losses))).geometry(prepared)
+        asked = {"preparation": self.preparation, "training": self.training,
+                 "network": self.network, "evaluation": self.evaluation}  # fmt: skip
+        keys = {"preparation": {"spacing", "crop", "normalisation", "patch_voxels"},
+                "training": {"patch_size"}, "network": {"strides"},
+                "evaluation": {"window"}}  # fmt: skip
+        chosen = dataclasses.asdict(prepared.choices) | dataclasses.asdict(geometry)
+        return {
+            "dataset": prepared.name,
+            "asked": {
+                key: value
+                for name, section in asked.items()
+                for key, value in section.model_dump(mode="json", include=keys[name]).items()
+            },
+            "chosen": chosen | {"spacing": prepared.choices.spacing or "native"},
+            "fingerprint": prepared.fingerprint,
+        }
+
     def data_sets(self) -> list[Data]:
         """That of training, and the external test set if there is one."""
         external = self.external_data()
