@@ -283,21 +283,20 @@ def test_other_settings_are_remembered_apart(folder: Path, tmp_path: Path) -> No
 
 
 def test_several_processes_write_what_one_writes(tmp_path: Path) -> None:
-    folder = write(
-        PhantomSettings(subjects=16, shape=(12, 14, 12), spacing=16.0), tmp_path / "data"
-    )
-    one = run(folder, tmp_path / "one", wishes=AUTO)
+    folder = write(replace(TINY, subjects=16), tmp_path / "data")
+    wishes = Wishes("auto", "auto")
+    one = run(folder, tmp_path / "one", wishes=wishes)
     seen: list[tuple[int, int]] = []
-    two = run(folder, tmp_path / "two", wishes=AUTO, jobs=2, progress=lambda *now: seen.append(now))
+    two = run(
+        folder, tmp_path / "two", wishes=wishes, jobs=2, progress=lambda *now: seen.append(now)
+    )
     assert stored(tmp_path / "two") == stored(tmp_path / "one")
     assert replace(two, root=one.root, cases=()) == replace(one, cases=())
     assert seen == [(n, 32) for n in range(1, 33)]  # examined first, written then
 
 
 def test_a_fault_in_another_process_is_told_as_here(tmp_path: Path) -> None:
-    folder = write(
-        PhantomSettings(subjects=16, shape=(12, 14, 12), spacing=16.0), tmp_path / "data"
-    )
+    folder = write(replace(TINY, subjects=16), tmp_path / "data")
     path = folder / "imagesTr/phantom_011.nii.gz"
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match=r"phantom_011\.nii\.gz: truncated"):

@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,7 +287,8 @@ def prepare(
         raise DataError(f"{dataset.root}: {len(classes)} classes, expected at most 256")
     out = Path(out)
     wishes = wishes or Wishes()
-    with files.locked(out):
+    workers = min(jobs, len(dataset.cases) // FEWEST)
+    with files.locked(out), _processes(workers) as each:
         (out / "prepared.json").unlink(missing_ok=True)
         for folder in (out, *(out / name for name in ("cases", *ARRAYS))):
             files.remove_leftovers(folder)
@@ -302,7 +303,7 @@ def prepare(
 
         def work(job: _Job) -> list[tuple[Examination, PreparedCase | None]]:
             results = []
-            for result in _each(functools.partial(_one, job), dataset.cases, jobs):
+            for result in each(functools.partial(_one, job), dataset.cases):
                 results.append(result)
                 if progress:
                     progress(next(done), rounds * len(dataset.cases))
@@ -396,17 +397,17 @@ def foreground(label: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def _each(function: Callable[[Case], Any], cases: Sequence[Case], jobs: int) -> Iterator[Any]:
-    """The results in the order of the cases, from several processes where that is worth while."""
-    workers = min(jobs, len(cases) // FEWEST)
-    if workers < 2:
-        yield from map(function, cases)
+@contextmanager
+def _processes(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """``map`` by this many processes; by this one where there would be no other."""
+    if count < 2:
+        yield map
         return
     # a forked process would inherit threads of torch in any state
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
     try:
-        yield from pool.map(function, cases)
+        yield pool.map
     except BrokenProcessPool:
         raise MemoryError(
             "a process of the preparation was killed, probably for want of memory; fewer threads "
