@@ -320,7 +320,9 @@ def _add_prepare(commands: Commands) -> None:
     help = "verify a data set and write its arrays"
     parser = _settings_job(commands, "prepare", _prepare, help)
     parser.add_argument("out", type=Path, help="prepared.json; the arrays go beside it")
-    parser.add_argument("--like", type=Path, help="prepared.json whose choices are taken")
+    parser.add_argument(
+        "--like", type=Path, nargs="*", help="prepared.json whose choices are taken, if any"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
 
 
@@ -335,7 +337,7 @@ def _prepare(options: argparse.Namespace) -> None:
         settings,
         data,
         options.out.parent,
-        like=load_prepared(options.like.parent) if options.like else None,
+        like=load_prepared(options.like[0].parent) if options.like else None,
         jobs=options.jobs,
         progress=_progress("cases verified and prepared"),
     )
