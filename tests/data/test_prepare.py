@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -301,6 +302,34 @@ def test_a_fault_in_another_process_is_told_as_here(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match=r"phantom_011\.nii\.gz: truncated"):
         run(folder, tmp_path / "out", jobs=2)
+
+
+def test_no_process_outlives_a_killed_preparation(tmp_path: Path) -> None:
+    folder = write(replace(TINY, subjects=16), tmp_path / "data")
+    script = tmp_path / "script.py"  # a file: the processes import it, and must find it harmless
+    script.write_text(
+        "import sys; from pathlib import Path\n"
+        "from workflow.data.dataset import merge_labels, read\n"
+        "from workflow.data.prepare import prepare\n"
+        "if __name__ == '__main__':\n"
+        "    found = read(Path(sys.argv[1]))\n"
+        "    tell = lambda *now: print(*now, flush=True)\n"
+        "    classes = merge_labels(found.labels)\n"
+        "    prepare(found, Path(sys.argv[2]), *classes, jobs=2, progress=tell)\n"
+    )
+    command = [sys.executable, str(script), str(folder), str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "1 16\n"
+    children = psutil.Process(first.pid).children(recursive=True)
+    assert len(children) >= 2
+    first.kill()
+    first.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    assert len(load_prepared(tmp_path / "out").cases) == 16
 
 
 def test_two_at_once_wait_for_each_other(pristine: Path, tmp_path: Path) -> None:

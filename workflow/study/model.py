@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -35,8 +35,10 @@ from workflow.data.choices import (
     typical,
 )
 from workflow.data.phantom import PhantomSettings
-from workflow.data.prepare import Prepared
 from workflow.study.keys import chosen, merge
+
+if TYPE_CHECKING:
+    from workflow.data.prepare import Prepared
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
