@@ -56,7 +56,7 @@ rule report:
 rule paper:
     input:
         TABLES,
-        rules.figures.output,
+        paper_files(),
         source=CODE / "paper" / "paper.typ",
         config=CONFIG,
     output:
