@@ -321,20 +321,25 @@ def _add_prepare(commands: Commands) -> None:
     help = "verify a data set and write its arrays"
     parser = _settings_job(commands, "prepare", _prepare, help)
     parser.add_argument("out", type=Path, help="prepared.json; the arrays go beside it")
+    parser.add_argument(
+        "--like", type=Path, nargs="*", help="prepared.json whose choices are taken, if any"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from workflow import check, paths
-    from workflow.data.prepare import prepare
+    from workflow.data.prepare import load_prepared
     from workflow.study import Data
 
     settings = Data.model_validate_json(options.settings)
     data = check.read_dataset(settings.dataset, paths.raw(settings))
-    prepared = prepare(
+    prepared = check.prepare_data(
+        settings,
         data,
         options.out.parent,
-        *check.classes_of(settings.dataset, data),
-        settings.patch_size,
+        like=load_prepared(options.like[0].parent) if options.like else None,
+        jobs=options.jobs,
         progress=_progress("cases verified and prepared"),
     )
     for warning in prepared.warnings:
@@ -478,6 +483,7 @@ def _tables(options: argparse.Namespace) -> None:
     }
     tables.write_all(configuration, prepared, splits, runs.values(), folder / "tables")
     examples.write(configuration, prepared, runs, folder / "tables")
+    files.write_json(folder / "preparation.json", configuration.plan(prepared))
     files.write_json(folder / "environment.json", provenance.environment())
 
 

@@ -45,6 +45,8 @@ class Data:
     def label(self, case):
         return case.array
 
+    reference_label = label
+
     def image(self, case):
         return case.array[None].astype(np.float32)
 

@@ -48,6 +48,7 @@ class Study:
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     reproduction: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
     cards: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     dataset: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -227,6 +228,7 @@ def read_study(study_dir: Path) -> Study:
         config=_load(study_dir / "config.yaml", yaml.safe_load, {}),
         environment=_load(study_dir / "environment.json", json.loads, {}),
         reproduction=_load(study_dir / "reproduction.json", json.loads, {}),
+        preparation=_load(study_dir / "preparation.json", json.loads, {}),
         cards=_load(tables / "cards.json", json.loads, []),
         **{name: files.read_table(tables / f"{name}.csv") for name in TABLES},
     )

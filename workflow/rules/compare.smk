@@ -19,6 +19,7 @@ rule compare:
         # `update`, because the old tables stay until each new one is whole
         tables=update(report(TABLES, category="Tables")),
         environment=f"{RESULTS}/environment.json",
+        preparation=f"{RESULTS}/preparation.json",
     log:
         f"{RESULTS}/logs/compare.log",
     params:

@@ -40,6 +40,7 @@ rule report:
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         config=CONFIG,
         environment=rules.compare.output.environment,
+        preparation=rules.compare.output.preparation,
         # in the report once it was asked for
         certificate=lambda wildcards: CERTIFICATE if certified() else [],
     output:
