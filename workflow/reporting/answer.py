@@ -50,7 +50,7 @@ def safe(study: Study) -> list[str]:
 
 def _worst(study: Study, label: str) -> str:
     """The worst outcome of a loss's runs; empty without a run."""
-    rows = study.runs[study.runs["loss"] == label]
+    rows = study.runs_of(label)
     found = {study.outcome(run) for _, run in rows.iterrows()}
     order = ("diverged", "total", "partial", "failed", "none")
     return next((outcome for outcome in order if outcome in found), "")
@@ -86,7 +86,7 @@ def _collapsed(study: Study) -> str:
     whole: list[str] = []
     sometimes: list[str] = []
     for label in study.losses:
-        runs = study.runs[study.runs["loss"] == label]
+        runs = study.runs_of(label)
         outcomes = [study.outcome(run) for _, run in runs.iterrows()]
         outcomes = [outcome for outcome in outcomes if outcome != "failed"]
         everything = sum(outcome in ("total", "diverged") for outcome in outcomes)
@@ -119,9 +119,8 @@ def glance(study: Study) -> list[dict[str, Any]]:
     """A row for each loss: in how many of its scored runs each class was kept, and mean Dice."""
     rows = []
     for label in study.losses:
-        runs = study.runs[study.runs["loss"] == label]
-        runs = runs[runs["status"] != "failed"]
-        lost = [study.lost_classes(run) for _, run in runs.iterrows()]
+        runs = study.runs_of(label)
+        lost = [study.lost_classes(run) for _, run in runs.iterrows() if run["status"] != "failed"]
         kept = {name: sum(name not in classes for classes in lost) for name in study.classes}
         rows.append({
             "loss": label, "runs": len(lost), "kept": kept,

@@ -130,7 +130,7 @@ def _power(ratio: float) -> str:
 
 
 def _collapse(study: Study, label: str) -> str:
-    runs = study.runs[study.runs["loss"] == label] if len(study.runs) else study.runs
+    runs = study.runs_of(label)
     scored = [study.outcome(run) for _, run in runs.iterrows() if run["status"] != "failed"]
     broken = sum(outcome != "none" for outcome in scored)
     return f"{broken} of {count(len(scored), 'run')}"

@@ -204,6 +204,10 @@ class Study:
         rows = rows[(rows["contrast"] == "reference") & rows["loss"].isin(self.losses)]
         return rows.sort_values("loss", key=lambda labels: labels.map(self.losses.index))
 
+    def runs_of(self, loss: str) -> pd.DataFrame:
+        """The runs of a loss; none where no run has been recorded."""
+        return self.runs[self.runs["loss"] == loss] if len(self.runs) else self.runs
+
     def outcome(self, run: pd.Series) -> str:
         """What became of a run: failed, diverged, or its degree of collapse."""
         if run["status"] in ("failed", "diverged"):
