@@ -41,7 +41,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from workflow import check, files, needs
 from workflow.data import phantom
-from workflow.data.prepare import Prepared, load_prepared, prepare
+from workflow.data.prepare import Prepared
 from workflow.study import RunSettings, Study, load
 from workflow.training import network as networks
 from workflow.training import optimisation
@@ -135,7 +135,7 @@ class Monai:
             self.optimizer, training.schedule, rate, training.steps
         )
         self.batches = self._endless()
-        self.window = settings.window()
+        self.window = settings.geometry(data.prepared).window
         self.score = DiceMetric(include_background=False, ignore_empty=True)
         self.prediction = AsDiscrete(argmax=True, to_onehot=classes)
         self.reference = AsDiscrete(to_onehot=classes)
@@ -185,9 +185,7 @@ def write_data(study: Study, folder: Path) -> Data:
     """Writes the phantom of a study, and prepares it."""
     phantom.write(study.dataset.phantom, folder / "raw")
     read = check.read_dataset(study.dataset, folder / "raw")
-    names = check.classes_of(study.dataset, read)
-    prepare(read, folder / "prepared", *names, study.training.patch_size)
-    prepared = load_prepared(folder / "prepared")
+    prepared = check.prepare_data(study.data(), read, folder / "prepared")
     return Data(prepared, check.split(study.splits, prepared), folder / "raw")
 
 
@@ -248,7 +246,7 @@ def overhead(study: Study, data: Data, step: float) -> pd.DataFrame:
         [
             *(sys.executable, "-m", "workflow", "train", settings.model_dump_json(), splits),
             *(data.folder.parent / "run" / "status.json", "--loss", LOSS, "--rate", "0.001"),
-            *("--seed", str(SEED), "--prepared", data.prepared.root / "prepared.json"),
+            *("--seed", str(SEED), "--prepared", data.folder.parent / "prepared" / "prepared.json"),
         ],
         check=True,
         capture_output=True,

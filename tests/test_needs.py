@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from workflow import needs
+from workflow.data.choices import Choices
 from workflow.study import Network, Splits, load
 from workflow.training import network as networks
 
@@ -17,13 +18,19 @@ STUDY = load(ROOT / "config" / "default.yaml")
 SETTINGS = STUDY.run_settings("dice_ce")
 
 
-def prepared(cases=120, shape=(48, 56, 48), channels=1, external=0):
+def prepared(cases=120, shape=(48, 56, 48), channels=1, external=0, file_shape=None):
+    """Cases of 4 mm, of one shape; ``file_shape`` where the arrays have another grid."""
+    extent = {"median": [4.0 * length for length in shape]}
+    each = {"shape": shape, "file_shape": file_shape or shape}
     return SimpleNamespace(
         name="own",
         channels=("T1",) * channels,
         classes=("background", "a", "b", "c"),
-        cases=[SimpleNamespace(shape=shape, dataset="own")] * cases
-        + [SimpleNamespace(shape=shape, dataset="other")] * external,
+        cases=[SimpleNamespace(dataset="own", **each)] * cases
+        + [SimpleNamespace(dataset="other", **each)] * external,
+        fingerprint={"spacing": {"median": [4.0, 4.0, 4.0]}, "extent": extent},
+        choices=Choices(spacing=None, crop="none", normalisation=("mri",) * channels),
+        patch_voxels=32**3,
     )
 
 
@@ -92,6 +99,19 @@ def test_minutes_grow_with_steps_patch_batch_network_and_cases():
         asked(prepared(external=1200)),
     ):
         assert more.minutes > base.minutes
+
+
+def test_sizes_that_are_chosen_from_the_data_are_asked_for_as_if_they_were_written():
+    written = {"training": {"patch_size": (32, 32, 32)}, "network": {"strides": (2, 2, 2)}}
+    cube = prepared(shape=(64, 64, 64))
+    auto = asked(cube, training={"patch_size": "auto"}, network={"strides": "auto"})
+    assert auto == asked(cube, **written)
+
+
+def test_files_larger_than_the_arrays_are_scored_on_their_own_grid():
+    small = prepared(shape=(64, 64, 64), file_shape=(512, 512, 200))
+    assert asked(small).mem_mb > asked(prepared(shape=(64, 64, 64))).mem_mb
+    assert asked(small).minutes > asked(prepared(shape=(64, 64, 64))).minutes
 
 
 def test_the_number_of_cases_costs_no_memory():

@@ -51,7 +51,7 @@ FLOORS = {
     "losses": set(),
     "workflow.files": set(),
     "workflow.provenance": set(),
-    "workflow.data": set(),
+    "workflow.data": {"workflow.files", "workflow.provenance"},
     "workflow.evaluation": set(),
     "workflow.study": {"losses", "workflow.data"},
     "workflow.paths": {"workflow.study"},

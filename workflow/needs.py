@@ -94,11 +94,13 @@ def of_run(settings: RunSettings, splits: Splits, prepared: Prepared) -> Needs:
     Memory covers the resident set at its peak, minutes a core that is much slower than the
     one measured.
     """
-    training, window = settings.training, settings.window()
+    training, geometry = settings.training, settings.geometry(prepared)
+    network = settings.network.model_copy(update={"strides": geometry.strides})
     channels, classes = len(prepared.channels), len(prepared.classes)
-    trained = step(settings.network, channels, classes, training.batch_size, training.patch_size)
-    predicted = step(settings.network, channels, classes, WINDOWS, window)
-    voxels = [math.prod(case.shape) for case in prepared.cases]
+    trained = step(network, channels, classes, training.batch_size, geometry.patch_size)
+    predicted = step(network, channels, classes, WINDOWS, geometry.window)
+    # the network sees the arrays, the metrics the grid of the files
+    voxels = [max(map(math.prod, (case.shape, case.file_shape))) for case in prepared.cases]
     together = max(VOXELS_PER_BATCH, *voxels)  # volumes that are predicted at a time
     volumes = together * 4 * (channels + LOGITS_HELD * classes)
     held = max(KEPT_HELD * trained.kept, PREDICTION_HELD * predicted.kept + volumes)
@@ -107,7 +109,7 @@ def of_run(settings: RunSettings, splits: Splits, prepared: Prepared) -> Needs:
     one_window = predicted.operations / WINDOWS / 3 / OPERATIONS
     ours = external = 0.0
     for case, size in zip(prepared.cases, voxels, strict=True):
-        windows = _windows(case.shape, window, settings.evaluation.overlap)
+        windows = _windows(case.shape, geometry.window, settings.evaluation.overlap)
         seconds = windows * one_window + size * SCORING
         if case.dataset == prepared.name:
             ours += seconds

@@ -20,7 +20,12 @@ def code(*places):
 
 def prepared(arm):
     """The data set of an arm, and its external test set if it has one."""
-    return [f"{paths.resources(data)}/prepared/prepared.json" for data in ARMS[arm].data_sets()]
+    return [found for data in ARMS[arm].data_sets() for found in prepared_json(data)]
+
+
+def prepared_json(data):
+    """That of one data set, of none if there is none."""
+    return [f"{paths.resources(data)}/prepared/prepared.json"] if data else []
 
 
 def raw_files(data):

@@ -41,8 +41,7 @@ def training_code() -> str:
         [
             *(root / "training").glob("*.py"),
             *(root / "evaluation").glob("*.py"),
-            root / "data" / "patches.py",
-            root / "data" / "prepare.py",
+            *(root / "data" / f"{m}.py" for m in ("choices", "patches", "prepare", "transform")),
         ]
     )
 
@@ -58,7 +57,8 @@ def fingerprint(
     """SHA-256 of all that the state of a run depends on, except the machine.
 
     Settings, code of the loss and of training, learning rate, seed, version of torch and kind of
-    device; of each case of training and validation the digests of image file and prepared label.
+    device; what was done to the cases, and of each one of training and validation the digests of
+    image file and prepared label.
     """
     digest = hashlib.sha256()
     for part in (
@@ -66,13 +66,14 @@ def fingerprint(
         provenance.code_sha256(losses.sources(settings.loss.name)),
         training_code(),
         repr((rate, seed, torch.__version__, device.type)),
+        repr((prepared.choices, settings.geometry(prepared))),
     ):
         digest.update(f"{part}\n".encode())
     split_of = dict(zip(splits["case"], splits["split"], strict=True))
     for case in prepared.cases:
         if split_of[case.name] in ("train", "validation"):
-            digest.update(f"{case.name} {split_of[case.name]} {case.image_sha256}\n".encode())
-            digest.update(prepared.label(case).tobytes())
+            what = (case.name, split_of[case.name], case.image_sha256, case.label_sha256)
+            digest.update(f"{' '.join(what)}\n".encode())
     return digest.hexdigest()
 
 

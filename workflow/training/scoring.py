@@ -21,13 +21,17 @@ def score(
 ) -> tuple[list[dict], list[dict], dict[str, np.ndarray]]:
     """Both tables without the column checkpoint, and the label map of each case.
 
-    ``cases``: of ``prepared``, each with its logits (C, x, y, z); ``nsd_tolerance`` in mm.
+    ``cases``: of ``prepared``, each with its logits (C, x, y, z); ``nsd_tolerance`` in mm. Scores
+    are of the grid of the files, so that they do not depend on the preparation; label maps are of
+    the grid of the arrays, as the images are that they are shown on.
     """
     classes, rows, predictions = prepared.classes, [], {}
     table = np.zeros((len(classes), BINS, 3))
     for case, logits in cases:
-        predicted, reference = label_map(logits), np.array(prepared.label(case))
-        predictions[case.name] = predicted
+        predictions[case.name] = label_map(logits)
+        logits = prepared.restored(case, logits)
+        predicted = label_map(logits) if case.moved else predictions[case.name]
+        reference = np.array(prepared.reference_label(case))
         scores = score_case(
             predicted,
             reference,

@@ -196,6 +196,7 @@ class Trainer:
         record: Record,
     ):
         self.settings, self.prepared, self.run, self.record = settings, prepared, run, record
+        self.geometry = settings.geometry(prepared)
         self.name = f"{run.loss} seed {run.seed}"
         self.seeds = run.seeds()
         record.status |= {f"{what}_seed": seed for what, seed in self.seeds.items()}
@@ -209,7 +210,9 @@ class Trainer:
             split: [cases[name] for name in sorted(rows["case"])]
             for split, rows in splits.groupby("split")
         }
-        voxels = [sum(case.voxels[c] for case in self.cases["train"]) for c in prepared.classes]
+        voxels = [
+            sum(case.array_voxels[c] for case in self.cases["train"]) for c in prepared.classes
+        ]
         with blaming_the_loss():
             self.loss = objective.create(settings.loss, voxels)
         total = sum(voxels)
@@ -220,7 +223,7 @@ class Trainer:
             class_frequencies=None
             if settings.training.output_bias == "random"
             else [v / total for v in voxels],
-            **settings.network.model_dump(),
+            **settings.network.model_dump() | {"strides": self.geometry.strides},
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
         self.network.to(self.device)
@@ -238,9 +241,8 @@ class Trainer:
         """The patches of the run, from the first."""
         training = self.settings.training
         return PatchSampler(
-            [self.prepared.image(case) for case in self.cases["train"]],
-            [self.prepared.label(case) for case in self.cases["train"]],
-            patch_size=training.patch_size,
+            *self.prepared.patches_of(self.cases["train"]),
+            patch_size=self.geometry.patch_size,
             batch_size=training.batch_size,
             foreground_share=training.foreground_share,
             flips=training.flips,
@@ -402,7 +404,7 @@ class Trainer:
             self.network,
             {name: case.shape for name, case in cases.items()},
             lambda name: torch.from_numpy(np.array(self.prepared.image(cases[name]))),
-            window=self.settings.window(),
+            window=self.geometry.window,
             overlap=self.settings.evaluation.overlap,
             device=self.device,
         ):
