@@ -213,7 +213,8 @@ def race(settings: RunSettings, data: Data, rate: float) -> tuple[pd.DataFrame, 
 
 def busiest(settings: RunSettings, data: Data, rate: float, steps: int = 20) -> pd.Series:
     """Share of each operator in our steps; what is left is Python, NumPy and their calls."""
-    ours = Ours(settings, data, rate)
+    whole = settings.training.model_copy(update={"steps": CHUNK + steps})
+    ours = Ours(settings.model_copy(update={"training": whole}), data, rate)
     ours.steps(CHUNK)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         begin = time.perf_counter()  # the profiler's clock
