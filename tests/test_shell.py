@@ -62,6 +62,9 @@ FLOORS = {
         "losses", "workflow.study", "workflow.data", "workflow.evaluation", "workflow.files",
         "workflow.provenance",
     },
+    "workflow.needs": {
+        "workflow.study", "workflow.data", "workflow.training", "workflow.evaluation",
+    },
     "workflow.comparison": {
         "losses", "workflow.study", "workflow.data", "workflow.evaluation", "workflow.files",
     },

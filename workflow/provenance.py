@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -26,18 +27,23 @@ def code_sha256(files: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for file in sorted(files):
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                first = node.body[0] if node.body else None
-                if isinstance(first, ast.Expr) and isinstance(
-                    getattr(first.value, "value", None), str
-                ):
-                    node.body = node.body[1:]
-            if isinstance(node, ast.ClassDef):
-                node.body = [part for part in node.body if not _is_card(part)]
-        digest.update(f"{Path(file).name}:{ast.dump(tree)}".encode())
+        meaning = _meaning(Path(file).read_text(encoding="utf-8"))
+        digest.update(f"{Path(file).name}:{meaning}".encode())
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _meaning(source: str) -> str:
+    """What is left of a Python file; remembered, because many rules depend on the same files."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                node.body = node.body[1:]
+        if isinstance(node, ast.ClassDef):
+            node.body = [part for part in node.body if not _is_card(part)]
+    return ast.dump(tree)
 
 
 def _is_card(node: ast.stmt) -> bool:

@@ -237,6 +237,20 @@ class Trainer:
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
 
+    def sampler(self) -> PatchSampler:
+        """The patches of the run, from the first."""
+        training = self.settings.training
+        return PatchSampler(
+            *self.prepared.patches_of(self.cases["train"]),
+            patch_size=self.geometry.patch_size,
+            batch_size=training.batch_size,
+            foreground_share=training.foreground_share,
+            flips=training.flips,
+            intensity=training.intensity_jitter,
+            order_seed=self.seeds["order"],
+            augmentation_seed=self.seeds["augmentation"],
+        )
+
     def fit(
         self, save: Callable[[dict[str, Any]], None], state: dict[str, Any] | None
     ) -> dict[str, str]:
@@ -247,17 +261,7 @@ class Trainer:
 
         Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
         """
-        training = self.settings.training
-        sampler = PatchSampler(
-            *self.prepared.patches_of(self.cases["train"]),
-            patch_size=self.geometry.patch_size,
-            batch_size=training.batch_size,
-            foreground_share=training.foreground_share,
-            flips=training.flips,
-            intensity=training.intensity_jitter,
-            order_seed=self.seeds["order"],
-            augmentation_seed=self.seeds["augmentation"],
-        )
+        training, sampler = self.settings.training, self.sampler()
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
         status["startup_seconds"] = time.time() - psutil.Process().create_time()
         try:
@@ -318,6 +322,7 @@ class Trainer:
     def _train_until(self, until: int, batches: Iterator) -> None:
         self.network.train()
         sums = {"loss": 0.0, "gradient_norm": 0.0}
+        parameters = list(self.network.parameters())  # to find them takes time in every step
         first = self.step
         started = time.perf_counter()
         try:
@@ -342,7 +347,7 @@ class Trainer:
                         )
                     ]
                 norm = torch.nn.utils.get_total_norm(
-                    [p.grad for p in self.network.parameters() if p.grad is not None]
+                    [p.grad for p in parameters if p.grad is not None]
                 ).item()
                 if not math.isfinite(norm):
                     raise Diverged(f"the gradient norm is {norm} at step {self.step + 1}")
