@@ -10,6 +10,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 PACKAGES = (
@@ -25,19 +26,23 @@ def code_sha256(files: Iterable[Path]) -> str:
     its class attribute ``about``.
     """
     digest = hashlib.sha256()
-    for file in sorted(files):
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                first = node.body[0] if node.body else None
-                if isinstance(first, ast.Expr) and isinstance(
-                    getattr(first.value, "value", None), str
-                ):
-                    node.body = node.body[1:]
-            if isinstance(node, ast.ClassDef):
-                node.body = [part for part in node.body if not _is_card(part)]
-        digest.update(f"{Path(file).name}:{ast.dump(tree)}".encode())
+    for file in map(Path, sorted(files)):
+        does = _what_it_does(file.read_text(encoding="utf-8"))
+        digest.update(f"{file.name}:{does}".encode())
     return digest.hexdigest()[:16]
+
+
+@cache  # most files count for several rules, and parsing them is most of a call that does nothing
+def _what_it_does(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                node.body = node.body[1:]
+        if isinstance(node, ast.ClassDef):
+            node.body = [part for part in node.body if not _is_card(part)]
+    return ast.dump(tree)
 
 
 def _is_card(node: ast.stmt) -> bool:
