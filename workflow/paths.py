@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from workflow.study import Data, Study
+from workflow.study import Data, Study, StudyError
 
 
 def results(name: str) -> Path:
@@ -46,3 +47,19 @@ def raw(data: Data) -> Path:
         assert dataset.task is not None  # the same
         return Path(dataset.root) / dataset.task
     return Path(dataset.root)
+
+
+def raw_files(data: Data) -> list[str]:
+    """Every file that preparation depends on, so that a replaced image or label is prepared again.
+
+    Raises :class:`StudyError` for a path that Snakemake would take for another one.
+    """
+    if data.dataset.source != "folder":
+        return [str(written(data))]
+    found = [str(file) for file in sorted(raw(data).glob("**/*")) if file.is_file()]
+    for file in found:
+        if re.search(r"\{\s*\w+\s*[,}]", file):
+            raise StudyError(f"{file!r}: Snakemake fills in what stands in braces, rename it")
+        if not file.isprintable():
+            raise StudyError(f"{file!r}: the name cannot be printed in one line, rename it")
+    return found

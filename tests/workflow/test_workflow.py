@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 
 import nibabel
@@ -17,6 +18,12 @@ def touch_everything(root):
         for path in (root / part).rglob("*"):
             if path.is_file():
                 path.touch()
+
+
+def test_a_process_that_uses_the_network_would_end(fresh):
+    done = fresh._run("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)")
+    assert done.returncode == 99
+    assert "uses the network" in done.stdout
 
 
 def test_one_command_makes_tables_figures_report_and_paper(finished):
@@ -252,6 +259,20 @@ def test_a_folder_that_is_no_data_set_is_told_at_once(finished, fresh):
     assert done.returncode != 0
     assert "dataset.json" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["{data}", "a\nb", os.fsdecode(b"\xff")])
+def test_a_name_that_snakemake_would_misread_is_refused_by_name(finished, fresh, name):
+    data = folder_study(finished, fresh)
+    for folder in ("imagesTr", "labelsTr"):
+        (data / folder / "phantom_002.nii.gz").rename(data / folder / f"{name}.nii.gz")
+    described = data / "dataset.json"
+    described.write_text(described.read_text().replace("phantom_002", json.dumps(name)[1:-1]))
+    for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake("--dry-run")):
+        assert done.returncode != 0
+        assert repr(name)[1:-1] in done.stdout
+        assert "rename" in done.stdout
+        assert "Traceback" not in done.stdout
 
 
 def test_a_missing_folder_is_named(fresh):

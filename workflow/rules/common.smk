@@ -19,10 +19,11 @@ def prepared(arm):
 
 
 def raw_files(data):
-    """Every file of the data set, so that a replaced image or label is prepared again."""
-    if data.dataset.source != "folder":
-        return [str(paths.written(data))]
-    return [str(f) for f in sorted(paths.raw(data).glob("**/*")) if f.is_file()]
+    """Every file of the data set."""
+    try:
+        return paths.raw_files(data)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def runs(name):

@@ -32,7 +32,6 @@ for source, written in (("phantom", "phantom/dataset.json"), ("decathlon", "down
 
 rule prepare:
     input:
-        # a function, because braces in a user's path would be taken for wildcards
         lambda wildcards: raw_files(DATA[wildcards.data]),
     output:
         "resources/{data}/prepared/prepared.json",
