@@ -235,6 +235,10 @@ class RunSettings(Section):
         """Window of the sliding-window inference in voxels."""
         return self.evaluation.window or self.training.patch_size
 
+    def sha256(self) -> str:
+        """Digest by which a run tells what it was made with."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 class Study(Section):
     """One study."""

@@ -144,6 +144,7 @@ def train(
     """
     with alone(out) as waited:
         record = Record(signals=[] if settings.training.signals_every else None)
+        record.status["settings_sha256"] = settings.sha256()
         device = networks.accelerator(settings.training.accelerator)
         checkpoints = Checkpoints(
             out, fingerprint(settings, run.learning_rate, run.seed, prepared, splits, device)
