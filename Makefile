@@ -1,6 +1,7 @@
 # make         install, run the default study and say where its report is
 # make test    install and run the tests
 # make test-faults  the slow tests: kill -9 at many moments, real limits (a quarter of an hour)
+# make coverage  what the tests of the losses run of the losses' code (fails below 99 % of lines)
 # make lint    formatting and static checks
 # make clean   remove what runs have written (results/reference stays)
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: all install test test-faults lint clean
+.PHONY: all install test test-faults coverage lint clean
 
 all: install
 	$(BIN)/snakemake --cores all
@@ -27,6 +28,9 @@ test: install
 
 test-faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
+
+coverage: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=losses tests/losses
 
 lint: install
 	$(BIN)/ruff check .

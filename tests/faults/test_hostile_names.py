@@ -1,5 +1,6 @@
 """Names and texts of a study that are code in some language stay names, from data to paper."""
 
+import contextlib
 import re
 
 import pytest
@@ -7,6 +8,8 @@ import yaml
 
 from tests.faults.faulty import described, renamed, write
 from tests.workflow.conftest import copy
+from workflow.__main__ import _overrides
+from workflow.study import StudyError, load
 
 SHELL = "$(touch pwned) `touch pwned` ; touch pwned | 'q' \"d\" \\"
 HTML = "</title></td><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -38,6 +41,38 @@ class Own(torch.nn.Module):
             raise ValueError(TEXT)
         return torch.nn.functional.cross_entropy(logits, labels)
 """
+
+
+OBJECTS = (
+    "!!python/object/apply:os.system ['touch pwned']",
+    "!!python/object/new:subprocess.Popen [['touch', 'pwned']]",
+    "!!python/name:os.system",
+)
+
+
+@pytest.mark.parametrize("tagged", OBJECTS)
+def test_a_study_makes_no_objects_of_python(tagged, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = tmp_path / "study.yaml"
+    study.write_text(f"title: {tagged}\n{STUDY}")
+    with pytest.raises(StudyError, match=r"study\.yaml: cannot be read as YAML: .*python/"):
+        load(study)
+    study.write_text(f"title: sound\n{STUDY}")
+    # from the command line a tag is text at most
+    for overrides in (_overrides([f"title={tagged}"]), {"losses": tagged}):
+        with contextlib.suppress(StudyError):
+            load(study, overrides)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+@pytest.mark.faults
+def test_snakemake_makes_no_objects_of_a_study(tmp_path):
+    project = copy(tmp_path / "project")
+    project.study.write_text(f"title: {OBJECTS[0]}\n{STUDY}")
+    done = project.snakemake("--dry-run")
+    assert done.returncode != 0
+    assert "python/object" in done.stdout
+    assert not (project.root / "pwned").exists()
 
 
 @pytest.mark.faults
