@@ -35,11 +35,7 @@ CONFIG = f"{RESULTS}/config.yaml"
 ARMS = {paths.arm(name): study for name, study in STUDY.variants.items()}
 FOLDER = f"{RESULTS}{{arm}}"
 # folder below resources/ -> the data set that is prepared there
-DATA = {
-    paths.resources(data).name: data
-    for study in ARMS.values()
-    for data in study.data_sets()
-}
+DATA = {paths.resources(data).name: data for study in ARMS.values() for data in study.data_sets()}
 # relative, so that a moved project reruns nothing
 CODE = Path(os.path.relpath(workflow.basedir))
 

@@ -52,7 +52,7 @@ def test_each_loss_breaks_in_its_way_and_the_report_tells_of_all(tmp_path):
     project = copy(tmp_path / "project")
     mine = project.root / "mine.py"
     mine.write_text(mine.read_text() + BREAKS)
-    text = project.study.read_text().partition("  lovasz_softmax")[0] + "time_limit: 1.5\n"
+    text = project.study.read_text().partition("  lovasz_softmax")[0] + "time_limit: 3\n"
     for name in ("Raises", "NaN", "Map", "Endless"):
         text = text.replace("  dice: {}\n", f'  dice: {{}}\n  {name}: {{name: "mine.py:{name}"}}\n')
     project.study.write_text(text)
@@ -64,7 +64,7 @@ def test_each_loss_breaks_in_its_way_and_the_report_tells_of_all(tmp_path):
     }  # fmt: skip
     assert runs.loc["Map", "reason"].startswith("ValueError: the loss must be a scalar, its shape")
     assert runs.loc["NaN", "reason"] == "the loss is nan at step 4"
-    assert runs.loc["Endless", "reason"].endswith("time limit of 1.5 minutes")
+    assert runs.loc["Endless", "reason"].endswith("time limit of 3 minutes")
     page = (project.results / "report.html").read_text()
     for loss, reason in runs["reason"].dropna().items():
         assert loss in page

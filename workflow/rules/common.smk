@@ -18,12 +18,11 @@ def prepared(arm):
     return [f"{paths.resources(data)}/prepared/prepared.json" for data in ARMS[arm].data_sets()]
 
 
-def raw_files(data):
-    """Every file of the data set."""
-    try:
-        return paths.raw_files(data)
-    except StudyError as error:
-        raise WorkflowError(str(error)) from None
+# at once, because what an input function raises is told with a traceback
+try:
+    RAW_FILES = {name: paths.raw_files(data) for name, data in DATA.items()}
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
 
 
 def runs(name):

@@ -32,7 +32,7 @@ for source, written in (("phantom", "phantom/dataset.json"), ("decathlon", "down
 
 rule prepare:
     input:
-        lambda wildcards: raw_files(DATA[wildcards.data]),
+        lambda wildcards: RAW_FILES[wildcards.data],
     output:
         "resources/{data}/prepared/prepared.json",
     log:
