@@ -75,7 +75,7 @@ def _prepared(data: Data, folder: Path) -> Generator[str, None, Prepared | None]
     names, lookup = classes_of(data.dataset, read)
     yield f"{root}: {len(read.cases)} cases, classes {', '.join(names)}"
     prepared = prepare(read, folder / "prepared", names, lookup, data.patch_size)
-    paths.raw_files(data)
+    paths.refuse_misread(data)
     yield from (f"warning: {warning}" for warning in prepared.warnings)
     return prepared
 

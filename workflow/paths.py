@@ -49,17 +49,12 @@ def raw(data: Data) -> Path:
     return Path(dataset.root)
 
 
-def raw_files(data: Data) -> list[str]:
-    """Every file that preparation depends on, so that a replaced image or label is prepared again.
-
-    Raises :class:`StudyError` for a path that Snakemake would take for another one.
-    """
+def refuse_misread(data: Data) -> None:
+    """Raises :class:`StudyError` for a raw file whose path Snakemake would take for another one."""
     if data.dataset.source != "folder":
-        return [str(written(data))]
-    found = [str(file) for file in sorted(raw(data).glob("**/*")) if file.is_file()]
-    for file in found:
+        return
+    for file in map(str, sorted(raw(data).glob("**/*"))):
         if re.search(r"\{\s*\w+\s*[,}]", file):
             raise StudyError(f"{file!r}: Snakemake fills in what stands in braces, rename it")
         if not file.isprintable():
             raise StudyError(f"{file!r}: the name cannot be printed in one line, rename it")
-    return found

@@ -18,9 +18,17 @@ def prepared(arm):
     return [f"{paths.resources(data)}/prepared/prepared.json" for data in ARMS[arm].data_sets()]
 
 
+def raw_files(data):
+    """Every file of the data set, so that a replaced image or label is prepared again."""
+    if data.dataset.source != "folder":
+        return [str(paths.written(data))]
+    return [str(f) for f in sorted(paths.raw(data).glob("**/*")) if f.is_file()]
+
+
 # at once, because what an input function raises is told with a traceback
 try:
-    RAW_FILES = {name: paths.raw_files(data) for name, data in DATA.items()}
+    for data in DATA.values():
+        paths.refuse_misread(data)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 

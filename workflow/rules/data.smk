@@ -32,7 +32,8 @@ for source, written in (("phantom", "phantom/dataset.json"), ("decathlon", "down
 
 rule prepare:
     input:
-        lambda wildcards: RAW_FILES[wildcards.data],
+        # a function, because braces in a user's path would be taken for wildcards
+        lambda wildcards: raw_files(DATA[wildcards.data]),
     output:
         "resources/{data}/prepared/prepared.json",
     log:
