@@ -56,7 +56,7 @@ def test_best_and_worst_cell_are_named(tmp_path):
                             and row["smoothing"] == 1))  # fmt: skip
     said = scores_title(found)
     assert "0.50 to 0.75" in said and "12 cells" in said
-    assert said.endswith("highest over the batch, smoothing 1, background out.")
+    assert said.endswith("highest over the batch, smoothing 1, background out")
 
 
 def test_the_effects_that_hold_are_named_and_no_others(tmp_path):
@@ -110,7 +110,7 @@ def test_the_verdict_on_absent_classes_turns_with_the_data(tmp_path, false, verd
 def test_a_lost_class_is_told(tmp_path):
     found = write(tmp_path, dice=lambda row: 0.7 * (row["smoothing"] < 100))
     assert any(
-        s.startswith("12 runs of 36 lost a class: over the image") for s in CHAPTER.said(found)
+        s.startswith("20 runs of 60 lost a class: over the image") for s in CHAPTER.said(found)
     )
 
 

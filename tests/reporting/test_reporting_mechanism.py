@@ -190,7 +190,12 @@ def test_rescue_names_what_gains_separably_and_its_slope():
     known = experiment()
     told = text(known)
     assert "enhancing rim under Generalized Dice (CE and bias, 0 \u2192 3 of 3)" in told
-    assert rescue_title(known).startswith("Gain in mean Dice of Generalized Dice: CE ")
+    assert "ways to rescue Generalized Dice" in rescue_title(known)
+    assert "Generalized Dice + CE and bias (0 \u2192 3 of 3)" in rescue_title(known)
+    assert "Generalized Dice + bias" not in rescue_title(known)
+    nothing = rescue_title(changed(known, "rescue", learnt=0))
+    assert nothing.startswith("None of ")
+    assert "0 \u2192 0 of 3" in nothing
     raised = changed(known, "rescue", lowest_slope=0.2, lowest_slope_plain=0.1)
     assert "CE and bias in 2 of 2." in text(raised)
     sunk = changed(known, "rescue", lowest_slope=0.1, lowest_slope_plain=0.2)

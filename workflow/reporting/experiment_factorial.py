@@ -50,7 +50,7 @@ AS_PREDICTED, AGAINST, NOT_SHOWN = "as predicted", "against the prediction", "no
 def said(experiment: Experiment) -> list[str]:
     """The findings."""
     cells = experiment.answers["cells"]
-    found = [scores_title(experiment)]
+    found = [f"{scores_title(experiment)}."]
     lost = cells[cells["collapsed"] > 0] if len(cells) else cells
     if len(lost):
         runs, all_runs = int(lost["collapsed"].sum()), int(cells["runs"].sum())
@@ -82,14 +82,14 @@ def scores_title(experiment: Experiment) -> str:
     cells = experiment.answers["cells"]
     scored = cells.dropna(subset=["mean_dice"]) if len(cells) else cells
     if scored.empty:
-        return "No cell has a score."
+        return "No cell has a score"
     best, worst = (scored.loc[f(scored["mean_dice"])] for f in (pd.Series.idxmax, pd.Series.idxmin))
     if len(scored) == 1:
-        return f"One cell has run ({cell_name(best)}): mean Dice {number(best['mean_dice'])}."
+        return f"One cell has run ({cell_name(best)}): mean Dice {number(best['mean_dice'])}"
     return (
         f"The same Dice loss scores {number(worst['mean_dice'])} to {number(best['mean_dice'])} in "
         f"mean Dice over its {len(scored)} cells: lowest {cell_name(worst)}; highest "
-        f"{cell_name(best)}."
+        f"{cell_name(best)}"
     )
 
 

@@ -48,7 +48,10 @@ from workflow.reporting.wording import readable
 
 SHADES = LinearSegmentedColormap.from_list("learnt", ["#F6F6F6", "#9CC9E8", BLUE])
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-TRACED = ("dice", "cross_entropy", "generalized_dice", "dice_ce", "generalized_dice_ce")
+TRACED = (
+    "dice", "cross_entropy", "generalized_dice", "generalized_dice_ce", "generalized_dice_zero",
+    "gdl_zero_ce",
+)  # fmt: skip
 FIRST, WINDOW = 200, 20
 
 
