@@ -1,6 +1,7 @@
 """Names and texts of a study that are code in some language stay names, from data to paper."""
 
 import contextlib
+import os
 import re
 
 import pytest
@@ -73,6 +74,21 @@ def test_snakemake_makes_no_objects_of_a_study(tmp_path):
     assert done.returncode != 0
     assert "python/object" in done.stdout
     assert not (project.root / "pwned").exists()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["{data}", "a\nb", os.fsdecode(b"\xff")])
+def test_a_name_that_snakemake_would_misread_is_refused_by_name(name, tmp_path):
+    project = copy(tmp_path / "project")
+    renamed(f"{name}.nii.gz")(write(project.root / "data"))
+    study = yaml.safe_load(STUDY) | {"title": "misread"}
+    study["dataset"]["root"] = "data"
+    project.study.write_text(yaml.safe_dump(study))
+    for done in (project.workflow("check", "tiny.yaml"), project.snakemake("--dry-run")):
+        assert done.returncode != 0, done.stdout
+        assert repr(name)[1:-1] in done.stdout
+        assert "rename" in done.stdout
+        assert "Traceback" not in done.stdout
 
 
 @pytest.mark.faults

@@ -46,7 +46,7 @@ def left(out: Path) -> dict:
     found["status"] = {
         key: value
         for key, value in status.items()
-        if not any(word in key for word in ("second", "memory", "share"))
+        if not any(word in key for word in ("second", "memory", "share", "commit"))
     }
     content = (out / NEWEST).read_bytes().partition(b"\n")[2]
     state = torch.load(io.BytesIO(content), weights_only=True)

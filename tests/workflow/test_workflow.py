@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import shutil
 
 import nibabel
@@ -259,20 +258,6 @@ def test_a_folder_that_is_no_data_set_is_told_at_once(finished, fresh):
     assert done.returncode != 0
     assert "dataset.json" in done.stdout
     assert "Traceback" not in done.stdout
-
-
-@pytest.mark.parametrize("name", ["{data}", "a\nb", os.fsdecode(b"\xff")])
-def test_a_name_that_snakemake_would_misread_is_refused_by_name(finished, fresh, name):
-    data = folder_study(finished, fresh)
-    for folder in ("imagesTr", "labelsTr"):
-        (data / folder / "phantom_002.nii.gz").rename(data / folder / f"{name}.nii.gz")
-    described = data / "dataset.json"
-    described.write_text(described.read_text().replace("phantom_002", json.dumps(name)[1:-1]))
-    for done in (fresh.workflow("check", "tiny.yaml"), fresh.snakemake("--dry-run")):
-        assert done.returncode != 0
-        assert repr(name)[1:-1] in done.stdout
-        assert "rename" in done.stdout
-        assert "Traceback" not in done.stdout
 
 
 def test_a_missing_folder_is_named(fresh):
