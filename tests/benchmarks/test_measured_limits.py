@@ -63,7 +63,14 @@ def test_differences_of_a_run_and_itself_are_none(tmp_path):
     assert other["loss_at_20"] == other["loss_at_120"] == pytest.approx(0.1)
     assert other["dice_mean"] == other["dice_most"] == pytest.approx(0.1)
     assert other["dice_of_the_run"] == pytest.approx(0)
+
+
+def test_the_docs_quote_the_differences():
     table = files.read_table(determinism.TABLE)
+    text = (determinism.TABLE.parent.parent / "docs" / "promises.md").read_text()
+    for _, row in table[~table["identical"]].iterrows():
+        numbers = (f"{row[name]:.3f}"[1:] for name in ("dice_mean", "dice_most", "dice_of_the_run"))
+        assert f"| {row['against']} | {' | '.join(numbers)} |" in text
     assert set(table["against"]) == set(determinism.VARIANTS) - {determinism.FIRST}
     assert bool(table.set_index("against").loc["the same again", "identical"])
 
