@@ -123,7 +123,7 @@ def build(folder: Path) -> Path:
         raise FileNotFoundError(
             errno.ENOENT, "no answers of an experiment here", str(folder / "tables" / "answers")
         )
-    chapter = _chapter(experiment)
+    chapter = chapter_of(experiment)
     pictures = {}
     for name, draw in chapter.figures.items():
         svg, _ = save(draw(experiment), folder / "figures", name)
@@ -149,7 +149,7 @@ def build(folder: Path) -> Path:
     return out
 
 
-def _chapter(experiment: Experiment) -> Chapter:
+def chapter_of(experiment: Experiment) -> Chapter:
     name = experiment.config.get("experiment")
     if name is None:
         return ARMS_ALONE

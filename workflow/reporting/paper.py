@@ -2,48 +2,118 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import typst
+from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import formula
+from workflow.reporting import formula, paper_experiments
+from workflow.reporting.figures import FIGURES
 from workflow.reporting.paper_text import statements
-from workflow.reporting.study_tables import read_study
-from workflow.reporting.wording import readable
+from workflow.reporting.study_tables import Study, read_study
+from workflow.reporting.style import SETTINGS
+from workflow.reporting.text import caption
 
-FIGURES = ("published_corrected", "collapse")
-FORMULA_POINTS = 8.0
+PROJECT = "default"
+"""The study whose paper is the project's: it tells the reference experiments as well."""
+PARTS = (".typ", ".bib", ".csv")
+FORMULA_POINTS = 7.5
+LOW, ROW, MARGINS = 5.2, 0.2, 1.5  # inches of a figure that is as wide as the page
 
 
 def compile(source: Path, study_dir: Path, out: Path) -> Path:
     """Compile `source` (a .typ file) with the tables and figures of a study into a PDF.
 
-    The document sees the study as the folder `study/` beside it: `study/tables/*.csv`,
-    `study/figures/*.svg` and `study/statements.json`, the sentences of `paper_text`. It sees no
-    other file, so that nothing outside the study can enter the paper.
+    The document sees the files beside `source`, the study as `study/` and, in the paper of the
+    project's own study, the figures of the experiments of `results/reference/` as
+    `reference/<name>/`: `tables/*.csv`, `*.svg` without their headlines, and
+    `study/statements.json`, all that is said in words. It sees no other file, so that nothing else
+    can enter the paper.
     """
     source, study_dir, out = Path(source), Path(study_dir), Path(out)
-    project = {"main.typ": source.read_bytes()}
-    for path in sorted((study_dir / "tables").glob("*.csv")):
-        project[f"study/tables/{path.name}"] = path.read_bytes()
-    for name in FIGURES:
-        project[f"study/figures/{name}.svg"] = (study_dir / "figures" / f"{name}.svg").read_bytes()
     study = read_study(study_dir)
-    formulas = []
-    for number, card in enumerate(study.cards):
-        latex = str(card.get("formula") or "")
-        picture = formula.svg(latex, FORMULA_POINTS) if latex else None
-        file = f"study/formulas/{number}.svg" if picture else ""
-        if picture:
-            project[file] = picture
-        name = readable(str(card.get("label", "")))
-        formulas.append({"name": name, "file": file, "source": latex})
-    said = statements(study) | {"formulas": formulas}
+    reference = source.absolute().parent.parent / "results" / "reference"
+    told = paper_experiments.read(reference if study.name == PROJECT else None)
+    project = {
+        path.name: path.read_bytes() for path in source.parent.iterdir() if path.suffix in PARTS
+    }
+    project["main.typ"] = project.pop(source.name)
+    project |= _files("study/tables", (study_dir / "tables").glob("*.csv"))
+    agreement = files.read_table(study_dir / "tables" / "agreement.csv")
+    said = statements(study, agreement) | paper_experiments.statements(told, study)
+    said["figures"] = {
+        name: _drawn(project, f"study/figures/{name}.svg", FIGURES[name](study))
+        | {"caption": caption(study, name)}
+        for name in said["shown"]
+    }
+    for name, its in told.experiments.items():
+        said["experiments"][name]["figures"] = {
+            figure: _drawn(
+                project,
+                f"reference/{name}/{figure}.svg",
+                its.chapter.figures[figure](its.experiment),
+            )
+            | {"caption": its.chapter.captions[figure](its.experiment)}
+            for figure in its.figures
+        }
+    said["cards"] = _cards(project, study, project.get("references.bib", b"").decode())
     project["study/statements.json"] = json.dumps(said).encode("utf-8")
     # typst's annotations know no project of several files
     pdf = typst.compile(project, ignore_system_fonts=True, timestamp=0)  # type: ignore[call-overload]
     with files.replacing(out) as temporary:
         temporary.write_bytes(pdf)
     return out
+
+
+def _files(folder: str, paths: Iterable[Path]) -> dict[str, bytes]:
+    return {f"{folder}/{path.name}": path.read_bytes() for path in sorted(paths)}
+
+
+def _drawn(project: dict[str, bytes], path: str, figure: Figure) -> dict[str, str]:
+    """Adds a figure to the project; its headline goes to the caption."""
+    headline = " ".join(figure.get_suptitle().split()).rstrip(".")
+    project[path] = _svg(figure)
+    return {"file": path, "title": f"{headline}."}
+
+
+def _svg(figure: Figure) -> bytes:
+    """A figure without its headline; the same figure always gives the same bytes."""
+    figure.suptitle("").set_in_layout(False)
+    _fit(figure)
+    picture = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
+    return picture.getvalue()
+
+
+def _fit(figure: Figure) -> None:
+    """As low as its rows allow: a page has less room than a screen, and letters keep their size."""
+    rows = 0
+    for axis in figure.axes:
+        labels = [label.get_text() for label in axis.get_yticklabels()]
+        rows = max(rows, len(labels))
+        if any("\n" in label for label in labels):
+            axis.set_yticks(axis.get_yticks(), [label.replace("\n", " ") for label in labels])
+            for other in figure.axes:  # the longer labels leave them less room
+                other.tick_params(axis="x", labelsize=7)
+    figure.set_figheight(min(figure.get_figheight(), max(LOW, ROW * rows + MARGINS)))
+
+
+def _cards(project: dict[str, bytes], study: Study, bibliography: str) -> list[dict[str, Any]]:
+    """What the tables of formulas show of each card; the pictures go to the project."""
+    rows = []
+    for number, row in enumerate(paper_experiments.cards(study, bibliography)):
+        # fractions as large as on a line of their own
+        source = str(row["source"]).replace(r"\frac", r"\dfrac")
+        picture = formula.svg(source, FORMULA_POINTS) if source else None
+        file = f"study/formulas/{number}.svg" if picture else ""
+        if picture:
+            project[file] = picture
+        rows.append(row | {"file": file})
+    return rows

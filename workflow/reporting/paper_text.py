@@ -1,116 +1,368 @@
-"""What the paper says: sentences that hold for whatever the tables contain."""
+"""What the paper says of a study: sentences that hold for whatever the tables contain."""
 
 from __future__ import annotations
 
-from workflow.reporting.evidence import detectable, equivalence_title, stability_title
+import math
+import re
+from typing import Any
+
+import pandas as pd
+
+from workflow.reporting import evidence, text
 from workflow.reporting.study_tables import FLOOR, Study
-from workflow.reporting.text import (
-    asked,
-    caption,
-    collapse_title,
-    correction_title,
-    heldout_title,
-    ranking_title,
-    rules,
-    status_line,
-    verdict,
+from workflow.reporting.wording import (
+    MINUS,
+    count,
+    estimate,
+    learning_rates,
+    listing,
+    number,
+    percent,
+    readable,
+    shortened,
 )
-from workflow.reporting.wording import count, learning_rates, listing, percent, readable
 
 SPLITS = ("train", "validation", "test")
+LOST = ("collapsed", "failed")
+TOLD = ("python", "torch", "monai", "numpy", "scipy", "snakemake")
+
+
+# Which losses hold
+
+
+def fate(study: Study, whole: str = "") -> str:
+    """How many losses lose a class in most of their runs, and in some; ``whole`` names them."""
+    table = text.trained(study)
+    if table.empty:
+        return "No loss has a run."
+    most = list(table.loc[table["tier"].isin(LOST), "loss"])
+    broken = (table["collapsed"] > 0) | (table["diverged"] > 0) | (table["failed"] > 0)
+    some = list(table.loc[broken & ~table["tier"].isin(LOST), "loss"])
+    losses = whole or count(len(table), "loss", "losses")
+    if not most and not some:
+        return f"None of {losses} lost a class or diverged in any run."
+    told = (
+        f"{len(most)} lost a class or broke down in most of their runs"
+        if most
+        else "none lost a class or broke down in most runs"
+    )
+    return f"Of {losses}, {told}{f' and {len(some)} more in some' if some else ''}."
+
+
+def leaders(study: Study) -> str:
+    """The highest mean Dice of the losses that hold, and how many cannot be told from it."""
+    table = text.trained(study)
+    best = table[(table["tier"] == "best") & table["mean_dice"].notna()] if len(table) else table
+    if best.empty:
+        return "No loss reached the best tier."
+    first = best.iloc[0]
+    score = estimate(first["mean_dice"], first["mean_dice_low"], first["mean_dice_high"])
+    told = f"The highest mean Dice of the losses that hold is {score} ({readable(first['loss'])})"
+    others = len(study.standing) - 1
+    if not others:
+        return f"{told}; no other loss holds."
+    if len(best) == 1:
+        return f"{told}; all {others} others that hold are separable from it."
+    return f"{told}; {len(best) - 1} of the {others} others that hold are not separable from it."
+
+
+def generalized(study: Study) -> str:
+    """What became of the forms of Generalized Dice."""
+    table = text.trained(study)
+    forms = table[table["name"].str.contains(text.GENERALIZED)] if len(table) else table
+    if len(forms) < 2:
+        return ""
+    lost = int(forms["tier"].isin(LOST).sum())
+    amount = f"All {lost}" if lost == len(forms) else f"{lost or 'None'} of {len(forms)}"
+    return (
+        f"{amount} forms of Generalized Dice, published, corrected or with cross-entropy, lost a "
+        "class or broke down in most runs."
+    )
+
+
+def unbroken(study: Study) -> str:
+    """The losses that kept every class in every run."""
+    table = text.trained(study)
+    if table.empty:
+        return ""
+    whole = table[(table[["collapsed", "diverged", "failed"]] == 0).all(axis=1)]
+    names = [readable(label) for label in whole["loss"]]
+    if not names:
+        return "No loss kept every class in every run."
+    verb = "loss kept" if len(names) == 1 else "losses kept"
+    return f"{len(names)} {verb} every class in every run: {shortened(names, 12)}."
+
+
+def abstract(study: Study) -> list[str]:
+    """What was done and found, in the order of the paper."""
+    published = int(study.ranked["published"].sum()) if len(study.ranked) else 0
+    of_them = f", {published} of them as published on the web," if published else ""
+    seeds = f", {count(study.seeds, 'seed')} each" if study.seeds else ""
+    done = (
+        f"Here {count(len(study.losses), 'loss', 'losses')}{of_them} train the same network on "
+        f"{_where(study)} from the same initial weights, on the same "
+        f"patches in the same order{seeds}."
+    )
+    told = [done, fate(study, "these"), generalized(study), leaders(study)]
+    return [sentence for sentence in told if sentence]
+
+
+def _where(study: Study) -> str:
+    if (study.config.get("dataset") or {}).get("source") == "phantom":
+        return "semi-synthetic lesions of nested classes"
+    return study.dataset_name or "one data set"
+
+
+# How the study was run
+
+
+def data(study: Study) -> list[str]:
+    """Cases, splits and the sizes of the classes."""
+    if study.dataset.empty:
+        return []
+    cases = study.dataset.drop_duplicates("split").set_index("split")["cases"]
+    parts = [f"{int(cases[name])} {name}" for name in SPLITS if name in cases.index]
+    told = [
+        f"The data set {study.dataset_name} has {count(int(cases.max()), 'case')} "
+        f"({listing(parts)}), split by subject."
+    ]
+    sizes = study.class_sizes()
+    if study.rarest in set(sizes["class"]):
+        row = sizes[sizes["class"] == study.rarest].iloc[0]
+        told.append(
+            f"The rarest class in training, {study.rarest}, fills "
+            f"{percent(row['voxel_fraction'], 2)} of all voxels and is in "
+            f"{percent(row['prevalence'])} of the cases."
+        )
+    return told
 
 
 def methods(study: Study) -> list[str]:
-    """How the study was run, as the paper tells it: only what the tables and settings hold."""
+    """Network and training, only what the tables and settings hold."""
     told = []
-    if len(study.dataset):
-        cases = study.dataset.drop_duplicates("split").set_index("split")["cases"]
-        parts = [f"{int(cases[name])} {name}" for name in SPLITS if name in cases.index]
-        told.append(
-            f"The data set {study.dataset_name} has {count(int(cases.max()), 'case')} "
-            f"({listing(parts)}), split by subject."
-        )
-        sizes = study.class_sizes()
-        sizes = sizes[sizes["class"].isin(study.classes)]
-        shares = [
-            f"{row['class']} fills {percent(row['voxel_fraction'], 2)} of the voxels and is in "
-            f"{percent(row['prevalence'])} of the cases"
-            for _, row in sizes.iterrows()
-        ]
-        told.append(f"Of the foreground classes, {listing(shares)}.")
     training, network = (study.config.get(key) or {} for key in ("training", "network"))
     if "channels" in network:
         channels = ", ".join(str(width) for width in network["channels"])
-        norm = f" and {network['norm']} norm" if "norm" in network else ""
+        norm = f" and {network['norm']} normalisation" if "norm" in network else ""
         told.append(f"Every loss trains the same U-Net ({channels} channels{norm}).")
     if "steps" in training:
         batch = f" of {training['batch_size']} patches" if "batch_size" in training else ""
+        told.append(f"A run takes {training['steps']} steps{batch} {learning_rates(study.runs)}.")
+    if "foreground_share" in training:
         told.append(
-            f"A run takes {training['steps']} steps{batch} {learning_rates(study.runs)}; for one "
-            "seed all losses start from the same weights and see the same patches in the same "
-            "order."
+            f"{percent(training['foreground_share'])} of the patches are centred on foreground."
         )
     return told
+
+
+def provenance(study: Study) -> list[str]:
+    """Versions, machine and commits behind the tables."""
+    found = study.environment
+    told = []
+    versions = [f"{name} {found[name]}" for name in TOLD if found.get(name)]
+    if versions:
+        machine = f" on {found['processor']}" if found.get("processor") else ""
+        told.append(f"The tables of this study were written with {listing(versions)}{machine}.")
+    commits = sorted(set(study.runs["commit"].dropna()) - {""}) if "commit" in study.runs else []
+    if commits:
+        noun = "commit" if len(commits) == 1 else "commits"
+        told.append(f"Its runs were made at {noun} {listing(x[:10] for x in map(str, commits))}.")
+    hours = study.cost["core_hours"].sum() if len(study.cost) else 0
+    if hours > 0:
+        told.append(f"They took {number(hours, 1)} core hours.")
+    if found.get("written"):
+        told.append(f"The tables were last computed on {str(found['written'])[:10]}.")
+    return told
+
+
+# What was found
+
+
+def certainty(study: Study) -> list[str]:
+    """What the size of the study lets it see."""
+    return [
+        evidence.detectable(study),
+        f"{evidence.equivalence_title(study)}.",
+        evidence.equivalence_notes(study).removesuffix(evidence.few_seeds(study)).strip(),
+    ]
+
+
+def order(study: Study) -> list[str]:
+    """How firm the order of the losses is."""
+    return [
+        sentence
+        for sentence in (f"{evidence.stability_title(study)}.", evidence.stability_notes(study))
+        if sentence
+    ]
+
+
+def rates(agreement: pd.DataFrame) -> str:
+    """What one learning rate for all losses does to their order."""
+    if agreement.empty:
+        return ""
+    told = [
+        f"{estimate(row['kendall_tau'], row['low'], row['high'])} by "
+        f"{text_endpoint(row['endpoint'])}"
+        for _, row in agreement.iterrows()
+    ]
+    same = agreement["same_first"].astype(bool)
+    first = "the same" if same.all() else "the same by one of them" if same.any() else "another"
+    return (
+        "When all losses share one learning rate, their order agrees with that of the tuned ones "
+        f"to Kendall's tau {listing(told)}; the loss that comes first is {first}."
+    )
+
+
+def text_endpoint(name: str) -> str:
+    return {"mean_dice": "mean Dice", "rarest_dice": "the rarest class"}.get(name, name)
+
+
+def corrections(study: Study) -> list[str]:
+    """What correcting gains, told pair by pair for Generalized Dice."""
+    if not study.pairs():
+        return []
+    return [f"{text.correction_title(study)}.", text.verdict(study)[1]]
 
 
 def limits(study: Study) -> list[str]:
     """What this study cannot tell, from its own size."""
     told = [f"One data set ({study.dataset_name}) and one network: another may rank otherwise."]
     runs, cases = study.runs, study.chosen(study.cases)
-    seeds = int(runs["seed"].nunique()) if len(runs) else 0
     held = int(cases["case"].nunique()) if len(cases) else 0
     told.append(
-        f"{count(seeds, 'seed')} and {count(held, 'held-out case')}: the intervals show what "
+        f"{count(study.seeds, 'seed')} and {count(held, 'held-out case')}: the intervals show what "
         "that leaves open, and a difference that is not separable is not shown to be zero."
     )
-    told.append(detectable(study))
+    if few := evidence.few_seeds(study):
+        told.append(few)
     if len(runs) and runs["learning_rate"].nunique() == 1:
         told.append(
             "All losses share one learning rate; tuned one by one, some may gain more than others."
         )
     edge = study.trials.loc[study.trials["chosen"], "on_edge"] if len(study.trials) else None
     if edge is not None and edge.any():
-        told.append(
-            f"For {count(int(edge.sum()), 'loss', 'losses')} the best learning rate tried was at "
-            "an end of the widened grid: a better one may lie beyond."
-        )
+        told.append(edges(int(edge.sum()), len(edge)))
     if len(runs) and (runs["status"] != "ok").any():
         told.append(
-            f"{status_line(study)} Scores are those of runs that have any, which flatters a loss "
-            "that breaks down."
+            f"{text.status_line(study)} Scores are those of runs that have any, which flatters a "
+            "loss that breaks down."
         )
     return told
 
 
-def statements(study: Study) -> dict[str, object]:
-    """Everything that the paper says in words, computed; the paper adds no claim of its own."""
+def edges(amount: int, losses: int) -> str:
+    """The caveat of a learning rate that may lie further out."""
+    return (
+        f"For {amount} of {count(losses, 'loss', 'losses')} the best learning rate tried was at an "
+        "end of the widened grid: a better one may lie beyond."
+    )
+
+
+# Everything
+
+
+def shown(study: Study) -> list[str]:
+    """The figures that this study has something for, in the order of the paper."""
+    names = ["ranking"]
+    if study.pairs():
+        names.append("published_corrected")
+    return [*names, "collapse"]
+
+
+def taus(study: Study) -> list[dict[str, str]]:
+    """How the reported ranking agrees with every other rule."""
+    return [
+        {
+            "aspect": evidence.ASPECTS.get(row["aspect"], row["aspect"]),
+            "rule": evidence.rule_name(row["against"]),
+            "tau": number(row["kendall_tau"]),
+            "same_first": "yes" if row["same_first"] else "no",
+        }
+        for _, row in evidence.against_primary(study).iterrows()
+    ]
+
+
+def differences(study: Study) -> list[dict[str, str]]:
+    """Published losses and their corrections, a row a pair, the largest difference first."""
+    cards = {str(card.get("label", "")): card for card in study.cards}
+    rows: list[tuple[float, dict[str, str]]] = []
+    for old, fix in study.pairs():
+        found = {
+            endpoint: study.contrast("correction", fix, old, endpoint)
+            for endpoint in ("mean_dice", "rarest_dice")
+        }
+        mean = found["mean_dice"]
+        known = mean is not None and math.isfinite(mean["difference"])
+        size = float(mean["difference"]) if mean is not None and known else -math.inf
+        rows.append((size, {
+            "published": readable(old),
+            "corrected": readable(fix),
+            "reason": typeset(str(cards.get(old, {}).get("reason") or "")),
+            "verdict": _judged(mean, study.confidence),
+            **{endpoint: gap(row) for endpoint, row in found.items()},
+        }))  # fmt: skip
+    return [row for _, row in sorted(rows, key=lambda found: -found[0])]
+
+
+def typeset(reason: str) -> str:
+    """What is wrong with a loss, with names as people write them and signs as printers do."""
+    named = re.sub(r"published_\w+", lambda found: readable(found[0]), reason)
+    minus = re.sub(r"(?<=[\w)]) - (?=[\w(])", f" {MINUS} ", named)
+    return re.sub(r"(?<=\d) x (?=\d)", " × ", minus)
+
+
+def gap(row: pd.Series | None) -> str:
+    """A paired difference with its interval."""
+    if row is None or not math.isfinite(row["difference"]):
+        return number(math.nan)
+    return estimate(row["difference"], row["low"], row["high"], sign=True)
+
+
+def _judged(row: pd.Series | None, confidence: float) -> str:
+    decided = text.separable(row, confidence)
+    if row is None or decided is None:
+        return "not judged"
+    return "not separable" if not decided else "costs" if row["difference"] > 0 else "gains"
+
+
+def statements(study: Study, agreement: pd.DataFrame) -> dict[str, Any]:
+    """Everything that the paper says of the study in words; the paper adds no claim of its own."""
     return {
         "title": study.title,
         "study": study.name,
+        "dataset": study.dataset_name,
+        "phantom": (study.config.get("dataset") or {}).get("source") == "phantom",
         "checkpoint": study.checkpoint,
+        "reference": readable(study.reference_loss) if study.reference_loss else "",
         "rarest": study.rarest,
         "confidence": percent(study.confidence),
         "floor": FLOOR,
         "names": {label: readable(label) for label in (*study.losses, FLOOR)},
-        "asked": asked(study),
-        "verdict": verdict(study),
-        "status": status_line(study),
+        "rates": {
+            label: f"{rate:g}"
+            for label, rate in study.runs.groupby("loss")["learning_rate"].first().items()
+        }
+        if len(study.runs)
+        else {},
+        "abstract": abstract(study),
+        "gains": f"{text.correction_title(study)}." if study.pairs() else "",
+        "status": text.status_line(study),
+        "data": data(study),
         "methods": methods(study),
+        "fate": [x for x in (fate(study), generalized(study), unbroken(study)) if x],
+        "leaders": [leaders(study), f"{text.heldout_title(study)}."],
+        "corrections": corrections(study),
+        "certainty": certainty(study),
+        "order": order(study),
+        "fixed_rate": rates(agreement),
+        "absent": f"{evidence.absent_title(study)}.",
+        "calibration": f"{evidence.calibration_title(study)}.",
+        "cost": f"{text.cost_title(study)}.",
         "limits": limits(study),
-        "results": [
-            f"{title(study)}."
-            for title in (
-                ranking_title,
-                collapse_title,
-                heldout_title,
-                equivalence_title,
-                stability_title,
-            )
-        ],
-        "rules": rules(study),
-        "captions": {
-            "published_corrected": f"{correction_title(study)}. "
-            f"{caption(study, 'published_corrected')}",
-            "collapse": f"{collapse_title(study)}. {caption(study, 'collapse')}",
-        },
+        "provenance": provenance(study),
+        "rules": text.rules(study),
+        "shown": shown(study),
+        "taus": taus(study),
+        "differences": differences(study),
+        "scope": text.scope(study),
     }

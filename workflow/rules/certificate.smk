@@ -36,6 +36,7 @@ rule reference_report:
     input:
         reference=lambda wildcards: reference_files(),
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
+        paper=paper_files(),
         source=CODE / "paper" / "paper.typ",
     output:
         f"{RETOLD}/report.html",

@@ -56,6 +56,14 @@ def reference_files():
     return [str(f) for f in sorted(REFERENCE.glob("**/*")) if f.is_file()]
 
 
+def paper_files():
+    """What the paper is made of beside a study: its text and, for the project's own study, the
+    tables of the reference."""
+    text = sorted((CODE / "paper").iterdir())
+    tables = sorted((CODE / "results" / "reference").glob("*/tables/**/*.*"))
+    return [str(f) for f in text + (tables if NAME == "default" else [])]
+
+
 def certified():
     """Whether this call verifies the study, or an earlier one did."""
     return "verify" in workflow.dag_settings.targets or Path(CERTIFICATE).exists()

@@ -55,7 +55,7 @@ rule report:
 rule paper:
     input:
         TABLES,
-        rules.figures.output,
+        paper_files(),
         source=CODE / "paper" / "paper.typ",
         config=CONFIG,
     output:

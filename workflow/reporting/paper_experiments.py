@@ -1,0 +1,298 @@
+"""What the project's paper tells beside its study: the reference experiments and real data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workflow import files
+from workflow.reporting import experiment, paper_text, text
+from workflow.reporting import experiment_published as published
+from workflow.reporting import mechanism as mechanisms
+from workflow.reporting.experiment import Chapter, Experiment
+from workflow.reporting.study_tables import Study, read_study
+from workflow.reporting.wording import count, estimate, listing, readable
+
+# name of an experiment: the figures of its report that the paper has room for
+FIGURES = {
+    "mechanism": ("rules", "weights", "rescue"),
+    "published": ("cost",),
+    "absence": ("rarest",),
+    "imbalance": ("fraction",),
+    "factorial": ("effects",),
+    "sgd": ("classes",),
+}
+REAL = ("acdc", "hippocampus")
+# a line of the table of defects is judged in words of its own, told above it
+SENTENCES = {"published": 4}
+PLACES = r"(?:doi:|arXiv:)([^\s,;()]+[^\s,;().])"
+
+
+@dataclass(frozen=True)
+class Told:
+    """An experiment of the reference and what the paper shows of it."""
+
+    folder: Path
+    experiment: Experiment
+    chapter: Chapter
+    figures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What lies in ``results/reference/`` beside the study of the paper."""
+
+    folder: Path | None = None
+    experiments: dict[str, Told] = field(default_factory=dict)
+    studies: dict[str, Study] = field(default_factory=dict)
+
+
+def read(folder: Path | None) -> Reference:
+    """The experiments and studies that have tables in ``folder``; none of them without it."""
+    if folder is None:
+        return Reference()
+    told = {}
+    for name, figures in FIGURES.items():
+        if not (folder / name / "tables" / "answers").is_dir():
+            continue
+        found = experiment.read(folder / name)
+        shown = tuple(x for x in figures if x != "rescue" or len(found.answers["rescue"]))
+        told[name] = Told(folder / name, found, experiment.chapter_of(found), shown)
+    studies = {
+        name: read_study(folder / name)
+        for name in REAL
+        if (folder / name / "tables" / "summary.csv").is_file()
+    }
+    return Reference(folder, told, studies)
+
+
+def statements(reference: Reference, study: Study) -> dict[str, Any]:
+    """The part of the paper's statements that speaks of the reference."""
+    told = reference.experiments
+    defects = (
+        differences(told["published"].experiment)
+        if "published" in told
+        else paper_text.differences(study)
+    )
+    return {
+        "experiments": {
+            name: {
+                "shard": shard(its.experiment),
+                "headline": headline(name, its.experiment),
+                "said": its.chapter.said(its.experiment)[: SENTENCES.get(name)],
+                "detectable": experiment.detectable(its.experiment),
+                "made_by": [
+                    re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", line)
+                    for line in experiment.made_by(its.experiment)
+                ],
+            }
+            for name, its in told.items()
+        },
+        "claims": claims(told["mechanism"].experiment) if "mechanism" in told else {},
+        "defects": parts(defects),
+        "real": [real(name, its) for name, its in reference.studies.items()],
+        "real_rows": real_rows(reference.studies),
+        "library": library(reference.folder),
+        "edges": edges(reference.folder, study),
+    }
+
+
+# Experiments
+
+
+def shard(its: Experiment) -> str:
+    """Which of the planned runs these tables hold."""
+    outcomes, runs = its.answers["outcomes"], its.raw["runs"]
+    planned, missing = int(outcomes["runs"].sum()), int(outcomes["missing"].sum())
+    if not missing:
+        return f"All {planned} planned runs are in these tables."
+    seeds = listing(str(seed) for seed in sorted(runs["seed"].unique()))
+    arms = [arm for arm in its.arms if arm and (runs["arm"] == arm).any()]
+    where = ""
+    if len(arms) < len([arm for arm in its.arms if arm]):
+        where = f" of the {'arm' if len(arms) == 1 else 'arms'} {listing(arms)}"
+    return (
+        f"These tables are a shard: {planned - missing} of {planned} planned runs, "
+        f"seeds {seeds}{where}."
+    )
+
+
+def headline(name: str, its: Experiment) -> str:
+    """The finding of an experiment as one sentence for the abstract; "" where it has none."""
+    if name == "published" and len(published.defects(its, "mean_dice")):
+        title = published.title(its)
+        return f"Trained beside their corrections, {title[0].lower()}{title[1:]}."
+    if name != "mechanism":
+        return ""
+    rules = mechanisms.rules_at(its, mechanisms.TUNED)
+    if rules.empty:
+        return ""
+    works = int(rules["works"].sum())
+    told = (
+        f"Of {count(len(rules), 'rule')} for the weights of Generalized Dice, "
+        f"{works or 'none'} {'learns' if works < 2 else 'learn'} every class in most seeds"
+    )
+    verdict = mechanisms.answer(its, "verdict")
+    helped = verdict[verdict["generalized"] & (verdict["arm"] != mechanisms.TUNED)]
+    helped = helped[helped["arm"].isin((mechanisms.FAMILIES, mechanisms.BIASED))]
+    if helped.empty:
+        return f"{told}."
+    helps = int(helped["works"].sum())
+    return (
+        f"{told}; with a cross-entropy term, an output bias at the class frequencies or both, "
+        f"{helps or 'none'} of {count(len(helped), 'combination')} "
+        f"{'does' if helps < 2 else 'do'}."
+    )
+
+
+def claims(its: Experiment) -> dict[str, bool]:
+    """What the prose on the mechanism takes for granted; the paper refuses to compile without."""
+    verdict = mechanisms.answer(its, "verdict").query("arm == @mechanisms.TUNED")
+    rules = mechanisms.rules_at(its, mechanisms.TUNED)
+    updates = mechanisms.answer(its, "updates")
+    updates = updates[
+        (updates["arm"] == mechanisms.TUNED) & (updates["phase"] == "first")
+        & (updates["class"] == mechanisms.EVERY)
+    ].set_index("loss")["effective"]  # fmt: skip
+    undisturbed = rules[rules["loss"].map(updates).ge(0.99)]
+    written = updates.get("published_generalized_dice_written")
+    identity = mechanisms.answer(its, "identity")
+    graph = identity[
+        (identity["loss"] == "published_generalized_dice_graph") & (identity["shown"] == "exact")
+    ]
+    return {
+        "the control learns every class": bool(
+            verdict.loc[verdict["loss"] == "dice", "works"].any()
+        ),
+        "rules that discard nothing lose a class too": bool(
+            len(undisturbed) and (~undisturbed["works"]).all()
+        ),
+        "the written loss discards updates": bool(written is not None and written < 0.99),
+        "graph mode is one minus the mean probability": bool(
+            len(graph) and (graph["largest_difference"] < 1e-9).all()
+        ),
+    }
+
+
+def differences(its: Experiment) -> list[dict[str, str]]:
+    """The published losses of the experiment with what is wrong and what it costs."""
+    mean, rare = (published.defects(its, name) for name in ("mean_dice", "rarest_dice"))
+    wrong = its.answers["mechanisms"].set_index("published")["mechanism"]
+    return [
+        {
+            "published": readable(label),
+            "corrected": readable(row["corrected"]),
+            "reason": paper_text.typeset(str(wrong[label])),
+            "verdict": str(row["verdict"]),
+            "mean_dice": paper_text.gap(row),
+            "rarest_dice": paper_text.gap(rare.loc[label]),
+        }
+        for label, row in mean.iterrows()
+    ]
+
+
+def parts(rows: list[dict[str, str]], room: int = 4200) -> list[list[dict[str, str]]]:
+    """A long table in parts that fit a page, by their letters."""
+    found: list[list[dict[str, str]]] = []
+    used = room
+    for row in rows:
+        size = max(len(row["reason"]), 150) + 60
+        if used + size > room:
+            found.append([])
+            used = 0
+        found[-1].append(row)
+        used += size
+    return found
+
+
+# Real data
+
+
+def real(name: str, study: Study) -> dict[str, object]:
+    """A study of real patients in sentences."""
+    told = [paper_text.fate(study), paper_text.leaders(study)]
+    return {
+        "name": name,
+        "data": paper_text.data(study),
+        "said": [*told, paper_text.generalized(study)],
+        "size": text.ranking_notes(study),
+        "rarest": study.rarest,
+    }
+
+
+def real_rows(studies: dict[str, Study]) -> list[list[str]]:
+    """A row a loss: its name and, for each study, mean Dice, rarest class and lost runs."""
+    labels = list(dict.fromkeys(label for study in studies.values() for label in study.losses))
+    rows = []
+    for label in labels:
+        cells = [readable(label)]
+        for study in studies.values():
+            row = study.row(label)
+            cells += ["–", "–", "–"] if row is None else [
+                *(estimate(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+                  for name in ("mean_dice", "rarest_dice")),
+                f"{int(row['collapsed'] + row['failed'])}/{int(row['runs'])}",
+            ]  # fmt: skip
+        rows.append(cells)
+    return rows
+
+
+# Losses
+
+
+def library(folder: Path | None) -> int:
+    """How many losses the library has, by the gallery that draws them all; 0 if unknown."""
+    gallery = files.read_table(folder / "losses" / "gallery.csv") if folder else pd.DataFrame()
+    return int(gallery["loss"].nunique()) if len(gallery) else 0
+
+
+def edges(folder: Path | None, study: Study) -> str:
+    """The caveat of rates that were tuned by the reference."""
+    trials = files.read_table(folder / "tuning" / "trials.csv") if folder else pd.DataFrame()
+    if trials.empty:
+        return ""
+    chosen = trials[trials["chosen"].astype(bool) & trials["loss"].isin(study.losses)]
+    amount = int(chosen["on_edge"].astype(bool).sum())
+    return paper_text.edges(amount, len(chosen)) if amount else ""
+
+
+def cards(study: Study, bibliography: str) -> list[dict[str, Any]]:
+    """The cards as the tables of formulas show them; a source by its key in the bibliography."""
+    keys = sources(bibliography)
+    rows = []
+    absent: dict[str, str] = {}
+    for card in study.cards:
+        name = readable(str(card.get("label", "")))
+        rule = str(card.get("absent_class") or "")
+        said = f"as {absent[rule]}" if len(rule) > 80 and rule in absent else rule
+        absent.setdefault(rule, name)
+        places = re.findall(PLACES, str(card.get("paper") or ""))
+        rows.append({
+            "name": name,
+            "source": str(card.get("formula") or ""),
+            "absent": paper_text.typeset(f"{said[:1].upper()}{said[1:]}"),
+            "published": bool(card.get("seed")),
+            "document": str(card.get("seed") or ""),
+            "options": _options(card),
+            "keys": list(dict.fromkeys(keys[x.lower()] for x in places if x.lower() in keys)),
+        })  # fmt: skip
+    return rows
+
+
+def _options(card: dict) -> str:
+    """The options in which a loss of the study differs from its defaults."""
+    options, defaults = card.get("options") or {}, card.get("defaults") or {}
+    return ", ".join(f"{k}: {v}" for k, v in options.items() if v != defaults.get(k))
+
+
+def sources(bibliography: str) -> dict[str, str]:
+    """Key of the bibliography for every DOI and arXiv number in it."""
+    found = {}
+    for key, body in re.findall(r"@\w+\{(\w+),(.*?)\n\}", bibliography, re.DOTALL):
+        for place in re.findall(r"doi = \{([^}]+)\}|arXiv:([\d.]+\d)", body):
+            found["".join(place).lower()] = key
+    return found
