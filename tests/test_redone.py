@@ -1,11 +1,13 @@
 """A changed key redoes what depends on it and nothing else, as `config/README.md` says.
 
 What a step depends on is what the rules give it: the settings that the models sum up for it, and
-what it depends on of the steps before. `tests/workflow` holds Snakemake to it for some keys.
+what it depends on of the steps before. `tests/faults/test_redone_workflow.py` holds Snakemake to
+the same table.
 """
 
 import dataclasses
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,12 @@ def replaced(base, key, value):
     return merge(base, value)
 
 
+def changed(base, key):
+    """The study with another value of this key."""
+    study = replaced(base, key, CHANGES[key])
+    return replaced(study, *ALONG[key]) if key in ALONG else study
+
+
 def jobs(study):
     """For each step its jobs, as (what it is, what it depends on)."""
     found = {step: set() for step in STEPS}
@@ -111,9 +119,9 @@ def jobs(study):
     return found
 
 
-def redone(base, changed):
-    """For each step the jobs of the changed study that the other has not done, and all jobs."""
-    before, after = (jobs(Study.model_validate(study)) for study in (base, changed))
+def redone(base, other):
+    """For each step the jobs of the other study that the first has not done, and all jobs."""
+    before, after = (jobs(Study.model_validate(study)) for study in (base, other))
     return {step: (after[step] - before[step], after[step]) for step in STEPS}
 
 
@@ -121,8 +129,16 @@ def how_many(new, everything):
     return "none" if not new else "all" if new == everything else "some"
 
 
-def documented():
-    """What the table of the docs says of a key or section: for each step none, all or some."""
+def documented(key):
+    """What the table of the docs says of a key or of its section: for each step none, all, some."""
+    names = key.split(".")
+    sections = [".".join(names[:length]) for length in range(len(names), 0, -1)]
+    table = _table()
+    return next(table[section] for section in sections if section in table)
+
+
+@cache
+def _table():
     text = README.read_text().partition("## What a change redoes")[2]
     rows = [line[1:-1].split("|") for line in text.splitlines() if line.startswith("| `")]
     return {
@@ -143,16 +159,10 @@ def test_the_changes_are_of_every_key_there_is():
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_key_redoes_what_the_docs_say(key):
     base = WHERE.get(key, TUNED)
-    changed = replaced(base, key, CHANGES[key])
-    if key in ALONG:
-        changed = replaced(changed, *ALONG[key])
-    names = key.split(".")
-    sections = [".".join(names[:length]) for length in range(len(names), 0, -1)]
-    table = documented()
-    said = next(table[section] for section in sections if section in table)
-    found = {step: how_many(*jobs) for step, jobs in redone(base, changed).items()}
-    assert found == said
-    old, new = (Study.model_validate(study).as_yaml() for study in (base, changed))
+    other = changed(base, key)
+    found = {step: how_many(*jobs) for step, jobs in redone(base, other).items()}
+    assert found == documented(key)
+    old, new = (Study.model_validate(study).as_yaml() for study in (base, other))
     assert old != new  # tables, figures and report are made from it
 
 

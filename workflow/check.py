@@ -99,6 +99,7 @@ def _prepared(
     prepared = prepare_data(
         data, read, folder / "prepared", like, jobs=os.cpu_count() or 1, write=False
     )
+    paths.refuse_misread(data)
     yield from (f"warning: {warning}" for warning in prepared.warnings)
     return prepared
 

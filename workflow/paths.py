@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from workflow.study import Data, Study
+from workflow.study import Data, Study, StudyError
 
 
 def results(name: str) -> Path:
@@ -46,3 +47,14 @@ def raw(data: Data) -> Path:
         assert dataset.task is not None  # the same
         return Path(dataset.root) / dataset.task
     return Path(dataset.root)
+
+
+def refuse_misread(data: Data) -> None:
+    """Raises :class:`StudyError` for a raw file whose path Snakemake would take for another one."""
+    if data.dataset.source != "folder":
+        return
+    for file in map(str, sorted(raw(data).glob("**/*"))):
+        if re.search(r"\{\s*\w+\s*[,}]", file):
+            raise StudyError(f"{file!r}: Snakemake fills in what stands in braces, rename it")
+        if not file.isprintable():
+            raise StudyError(f"{file!r}: the name cannot be printed in one line, rename it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import importlib.metadata
 import os
@@ -11,6 +10,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 PACKAGES = (
@@ -26,15 +26,14 @@ def code_sha256(files: Iterable[Path]) -> str:
     its class attribute ``about``.
     """
     digest = hashlib.sha256()
-    for file in sorted(files):
-        meaning = _meaning(Path(file).read_text(encoding="utf-8"))
-        digest.update(f"{Path(file).name}:{meaning}".encode())
+    for file in map(Path, sorted(files)):
+        does = _what_it_does(file.read_text(encoding="utf-8"))
+        digest.update(f"{file.name}:{does}".encode())
     return digest.hexdigest()[:16]
 
 
-@functools.cache
-def _meaning(source: str) -> str:
-    """What is left of a Python file; remembered, because many rules depend on the same files."""
+@cache  # most files count for several rules, and parsing them is most of a call that does nothing
+def _what_it_does(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):

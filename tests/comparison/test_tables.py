@@ -10,7 +10,7 @@ import pytest
 from workflow import files
 from workflow.comparison import contrasts, examples, tables
 from workflow.evaluation.metrics import SCORES
-from workflow.study import FLOOR, Loss, Study
+from workflow.study import FLOOR, Loss, Study, StudyError
 from workflow.training.train import Record
 
 # names that pandas would take for a number or for nothing
@@ -319,6 +319,19 @@ def test_the_best_was_picked_by_looking_so_all_pairs_count():
 
     assert separable(1.27) == set()  # 3 * .012 < .05 < 6 * .012
     assert separable(1.7) == {"other 0", "other 1", "other 2"}
+
+
+def test_runs_of_other_settings_are_refused_by_name(tmp_path):
+    longer = STUDY.model_copy(
+        update={"training": STUDY.training.model_copy(update={"steps": STUDY.training.steps + 1})}
+    )
+    for study in (STUDY, longer):
+        status = {"status": "ok", "settings_sha256": study.run_settings("dice_ce").sha256()}
+        Record(status=status).write(tmp_path, {"loss": "dice_ce", "seed": 1})
+        if study is STUDY:
+            assert tables.read_status(STUDY, [tmp_path])["status"].tolist() == ["ok"]
+    with pytest.raises(StudyError, match=rf"^{tmp_path}: made with other settings.*remove"):
+        tables.read_status(STUDY, [tmp_path])
 
 
 @pytest.mark.parametrize("labels", [["dice_ce"], ["dice_ce", "dice"]])

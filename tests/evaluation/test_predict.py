@@ -42,3 +42,5 @@ def test_cases_of_one_shape_share_batches_of_bounded_size(monkeypatch):
     images = {str(i): torch.full((1, 8, 8, 8), float(i)) for i in range(5)}
     logits = run(images)
     assert all(logits[str(i)][0].eq(i).all() for i in range(5))
+    shapes = {name: tuple(image.shape[1:]) for name, image in images.items()} | {"9": (9, 8, 8)}
+    assert list(module.batches(shapes)) == [["0", "1"], ["2", "3"], ["4"], ["9"]]

@@ -6,8 +6,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 STEPS, EVERY = 12, 3
 """Steps of a run, and of the interval between its checkpoints."""
@@ -32,7 +34,7 @@ class Job:
 class Kill:
     """``kill -9`` at the n-th time (from 1) that something happens.
 
-    ``step``: the loss is about to be computed; ``score``: a test case is about to be scored;
+    ``step``: the loss is about to be computed; ``score``: a case is about to be scored;
     ``rename``: a file is about to take its place; ``write``: a file has been written in part.
     """
 
@@ -44,37 +46,38 @@ class Kill:
         return f"{self.what}-{self.number}"
 
 
-def run(job: Job, kill: Kill | None = None) -> tuple[int, int]:
-    """Exit code and steps of a process that does the job, ``-SIGKILL`` where it was killed."""
+class Done(NamedTuple):
+    """Exit code of a process (``-SIGKILL`` where it was killed), and what it has done."""
+
+    code: int
+    steps: int
+    scores: int
+
+
+def run(job: Job, kill: Kill | None = None) -> Done:
+    """What a process has done of the job."""
     receiver, sender = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_work, args=(job, kill, sender))
     process.start()
     sender.close()
     process.join()
-    steps = 0
+    done = Counter()
     with contextlib.suppress(EOFError):
         while True:
-            steps = receiver.recv()
-    return process.exitcode, steps
+            done[receiver.recv()] += 1
+    return Done(process.exitcode, done["step"], done["score"])
 
 
 def _work(job: Job, kill: Kill | None, sender) -> None:
     from workflow import files
     from workflow.data.prepare import load_prepared
+    from workflow.evaluation import predict
     from workflow.study import RunSettings
     from workflow.training import scoring, train
 
-    steps = 0
-    loss = train.Trainer._loss
-
-    def counted(trainer, logits, labels):
-        nonlocal steps
-        value = loss(trainer, logits, labels)
-        steps += 1
-        sender.send(steps)
-        return value
-
-    train.Trainer._loss = counted
+    predict.VOXELS_PER_BATCH = 1  # each case is a batch
+    _count(train.Trainer, "_loss", lambda: sender.send("step"))
+    _count(scoring, "score_case", lambda: sender.send("score"))
     if kill is not None:
         _arm(kill, train, scoring)
     train.train(
@@ -84,6 +87,18 @@ def _work(job: Job, kill: Kill | None, sender) -> None:
         train.Run(job.loss, 3e-3, job.seed),
         job.out,
     )
+
+
+def _count(place, name: str, tell) -> None:
+    """Tells each time that the function has done its work."""
+    original = getattr(place, name)
+
+    def counted(*arguments, **options):
+        value = original(*arguments, **options)
+        tell()
+        return value
+
+    setattr(place, name, counted)
 
 
 def _arm(kill: Kill, train, scoring) -> None:

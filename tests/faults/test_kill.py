@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.faults.killing import EVERY, STEPS, Job, Kill, run
-from workflow.training.checkpoint import NEWEST, PREVIOUS
+from workflow.training.checkpoint import NEWEST, PART, PREVIOUS
 
 STUDIES, LOSSES = ("adamw", "sgd"), ("dice_ce", "boundary", "noisy")
 
@@ -25,8 +25,11 @@ def uninterrupted(make_job, tmp_path_factory):
     def find(job: Job, key: tuple) -> dict:
         if key not in done:
             out = tmp_path_factory.mktemp("uninterrupted")
-            assert run(replace(job, out=out)) == (0, STEPS)
-            done[key] = left(out)
+            code, steps, scores = run(replace(job, out=out))
+            assert (code, steps) == (0, STEPS)
+            # the best weights may be the last
+            assert scores in (TESTED, 2 * TESTED)
+            done[key] = left(out) | {"scores": scores}
         return done[key]
 
     return find
@@ -37,13 +40,13 @@ def left(out: Path) -> dict:
     found = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in out.iterdir()
-        if path.name not in ("status.json", NEWEST)
+        if path.name not in ("status.json", NEWEST) and not path.match(PART)
     }
     status = json.loads((out / "status.json").read_text())
     found["status"] = {
         key: value
         for key, value in status.items()
-        if not any(word in key for word in ("second", "memory", "share"))
+        if not any(word in key for word in ("second", "memory", "share", "commit"))
     }
     content = (out / NEWEST).read_bytes().partition(b"\n")[2]
     state = torch.load(io.BytesIO(content), weights_only=True)
@@ -65,16 +68,22 @@ def digest(value) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
-def finish(job: Job, expected: dict, *, steps: int) -> None:
-    """The next call trains no more than these steps and ends as the uninterrupted run did."""
-    code, trained = run(job)
-    assert code == 0
-    assert trained <= steps
-    assert left(job.out) == expected
+def finish(job: Job, expected: dict, *, steps: int, scored: int = 0) -> None:
+    """The next call trains no more than these steps and ends as the uninterrupted run did.
+
+    Of the cases that were ``scored`` none is scored again.
+    """
+    done = run(job)
+    assert done.code == 0
+    assert done.steps <= steps
+    assert done.scores == expected["scores"] - scored
+    assert left(job.out) | {"scores": expected["scores"]} == expected
 
 
-RENAMES = 2 * STEPS // EVERY - 1  # a checkpoint takes its place, and all but the first move one
-FILES = 6  # then tables, predictions and status
+TESTED = 2  # cases, each a batch
+WRITES = STEPS // EVERY
+RENAMES = 2 * WRITES - 1  # a checkpoint takes its place, and all but the first move one
+FILES = TESTED + 6  # scores with the last weights (and often the best), tables and predictions
 
 
 def kills() -> list[tuple[str, str, Kill]]:
@@ -82,9 +91,9 @@ def kills() -> list[tuple[str, str, Kill]]:
     draw = random.Random(2009)
     moments = [Kill("step", n) for n in draw.sample(range(1, STEPS + 1), 7)]
     moments += [Kill("rename", n) for n in draw.sample(range(1, RENAMES + FILES + 1), 8)]
-    torn = draw.sample(range(1, STEPS // EVERY + FILES + 1), 6)
+    torn = draw.sample(range(1, WRITES + FILES + 1), 6)
     moments += [Kill("write", n, draw.random()) for n in torn]
-    moments += [Kill("score", n) for n in (1, 2)]
+    moments += [Kill("score", n) for n in range(1, TESTED + 1)]
     return [(draw.choice(STUDIES), LOSSES[i % len(LOSSES)], kill) for i, kill in enumerate(moments)]
 
 
@@ -95,6 +104,12 @@ def checkpointed(kill: Kill) -> int:
     if kill.what == "rename":
         return min(kill.number // 2 * EVERY, STEPS)
     return min((kill.number - 1) * EVERY, STEPS) if kill.what == "write" else STEPS
+
+
+def scored(kill: Kill, everything: int) -> int:
+    """Cases whose scores are whole files at that moment."""
+    before = {"step": kill.number, "rename": RENAMES, "write": WRITES, "score": 0}[kill.what]
+    return min(max(0, kill.number - 1 - before), everything)
 
 
 def sampled(cases: list) -> list:
@@ -113,8 +128,9 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
 ):
     job = make_job(study, loss, tmp_path)
     expected = uninterrupted(job, (study, loss))
-    assert run(job, kill)[0] == -SIGKILL
-    finish(job, expected, steps=STEPS - checkpointed(kill))
+    assert run(job, kill).code == -SIGKILL
+    kept = scored(kill, expected["scores"])
+    finish(job, expected, steps=STEPS - checkpointed(kill), scored=kept)
 
 
 def truncate(path: Path, draw: random.Random) -> None:
@@ -156,7 +172,7 @@ def test_a_damaged_checkpoint_costs_one_interval_more(
 ):
     job = make_job("adamw", "noisy", tmp_path)
     expected = uninterrupted(job, ("adamw", "noisy"))
-    assert run(job, Kill("step", STEPS - 1))[0] == -SIGKILL
+    assert run(job, Kill("step", STEPS - 1)).code == -SIGKILL
     damage(tmp_path / NEWEST, random.Random(seed))
     finish(job, expected, steps=2 * EVERY)
 
@@ -165,7 +181,7 @@ def test_a_damaged_checkpoint_costs_one_interval_more(
 def test_if_both_checkpoints_are_damaged_the_run_starts_anew(make_job, uninterrupted, tmp_path):
     job = make_job("adamw", "dice_ce", tmp_path)
     expected = uninterrupted(job, ("adamw", "dice_ce"))
-    assert run(job, Kill("step", STEPS - 1))[0] == -SIGKILL
+    assert run(job, Kill("step", STEPS - 1)).code == -SIGKILL
     for name in (NEWEST, PREVIOUS):
         truncate(tmp_path / name, random.Random(0))
     finish(job, expected, steps=STEPS)
@@ -187,7 +203,7 @@ def test_a_run_that_is_killed_again_and_again_gets_to_its_end(
 
 def test_nothing_of_a_killed_writer_is_left(make_job, tmp_path):
     job = make_job("adamw", "dice_ce", tmp_path)
-    assert run(job, Kill("write", 2))[0] == -SIGKILL
+    assert run(job, Kill("write", 2)).code == -SIGKILL
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-    assert run(job)[0] == 0
+    assert run(job).code == 0
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -1,7 +1,6 @@
 """``kill -9`` of Snakemake: the next call asks for nothing and makes the same tables."""
 
 import contextlib
-import os
 import random
 import re
 import subprocess
@@ -12,7 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.workflow.conftest import Project, copy
+from tests.workflow.conftest import Project, copy, environment
 
 pytestmark = pytest.mark.faults
 
@@ -47,7 +46,7 @@ def start(project: Project, *words: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=project.root,
-        env=os.environ | {"PYTHONPATH": str(project.root), "OMP_NUM_THREADS": "1"},
+        env=environment(project.root),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from losses.overlap import Dice
+
 
 class Sharp(nn.Module):
     """A power of the mean cross-entropy of the voxels that are not ignored."""
@@ -105,3 +107,71 @@ class HandWritten(nn.Module):
 
     def forward(self, logits, labels):
         return WrongGradient.apply(cross_entropy(logits, labels))
+
+
+class Item(nn.Module):
+    """Gives a number of Python."""
+
+    def forward(self, logits, labels):
+        return cross_entropy(logits, labels).item()
+
+
+class Steep(nn.Module):
+    """Takes a root, whose slope at 0 is infinite."""
+
+    def forward(self, logits, labels):
+        p = logits.softmax(1).gather(1, labels.unsqueeze(1))
+        return (1 - p).clamp_min(0).sqrt().mean()
+
+
+class Flat(nn.Module):
+    """Weighs the logits by 0."""
+
+    def forward(self, logits, labels):
+        return 1 + 0 * logits.sum()
+
+
+class Product(nn.Module):
+    """Multiplies ignored voxels by 0, which NaN survives."""
+
+    def __init__(self, ignore_index=255):
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def forward(self, logits, labels):
+        valid = labels != self.ignore_index
+        voxels = cross_entropy(logits, labels.masked_fill(~valid, 0), reduction="none")
+        return (voxels * valid).sum() / valid.sum().clamp_min(1)
+
+
+class Where(Product):
+    """Chooses the valid voxels after the fact, when NaN is in the slope already."""
+
+    def forward(self, logits, labels):
+        valid = labels != self.ignore_index
+        voxels = cross_entropy(logits, labels.masked_fill(~valid, 0), reduction="none")
+        return voxels.where(valid, 0).sum() / valid.sum().clamp_min(1)
+
+
+class NoisySlope(nn.Module):
+    """Pushes the logits at random, and says nothing of it in its value."""
+
+    def forward(self, logits, labels):
+        push = torch.rand(()).item() * logits.sum()
+        return cross_entropy(logits, labels) + (push - push.detach())
+
+
+class Narrow(Dice):
+    """Built on the library's, and refuses what the library promises."""
+
+    def forward(self, logits, labels):
+        if labels.ndim == logits.ndim:
+            raise ValueError("labels have a channel")
+        return super().forward(logits, labels)
+
+
+class Plain:
+    """No module, and without a constructor."""
+
+    def __call__(self, logits, labels):
+        return cross_entropy(logits, labels)

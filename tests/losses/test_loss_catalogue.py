@@ -76,6 +76,19 @@ def test_options_cannot_be_changed_by_accident():
         losses.options("dice")["batch"] = True
 
 
+def test_no_two_losses_have_one_name(monkeypatch):
+    monkeypatch.setattr(losses.catalogue._classes()["focal"], "name", "dice")
+    with pytest.raises(RuntimeError, match="two losses are named 'dice'"):
+        losses.catalogue._classes.__wrapped__()
+
+
+def test_a_loss_prints_its_options():
+    text = repr(losses.create("dice", smooth_nr=0.25))
+    assert text.startswith("Dice(")
+    assert "smooth_nr=0.25" in text
+    assert "training" not in text
+
+
 def test_an_unknown_loss_names_the_nearest():
     with pytest.raises(ValueError, match=r"unknown loss 'dise_ce'; did you mean 'dice_ce'"):
         losses.create("dise_ce")

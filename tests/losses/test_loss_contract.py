@@ -349,6 +349,7 @@ def test_wrong_tensors_are_refused_by_name(name):
         ((logits[..., :0], labels[..., :0]), ValueError, r"no voxel"),
         ((logits, labels + 2), ValueError, r"labels must be 0 to 3.*no ignore_index.*got 4, 5"),
         ((logits, labels - 1), ValueError, r"got -1"),
+        ((logits, labels.to("meta")), ValueError, r"on cpu, but labels are on meta"),
     ]:
         with pytest.raises(error, match=message):
             loss(*wrong)

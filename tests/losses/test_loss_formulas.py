@@ -406,6 +406,8 @@ def test_frequencies_that_do_not_fit_are_refused(case):
         build("exponential_logarithmic", frequencies=[1, 2])(*case)
     with pytest.raises(ValueError, match="frequencies must be finite and > 0, got"):
         build("exponential_logarithmic", frequencies=[1, 0, 1, 1])
+    with pytest.raises(ValueError, match=r"smooth_nr must be <= smooth_dr \(1\), got 2"):
+        build("exponential_logarithmic", smooth_nr=2.0)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.8])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import losses
 from losses import contract
 
 FILE = Path(__file__).parent / "own_losses.py"
@@ -39,6 +40,13 @@ def test_a_good_loss_keeps_the_contract():
         ("Noisy", "deterministic", "called again, the loss is"),
         ("Overflows", "finite", "up to 10000, the value is inf, expected a finite one"),
         ("HandWritten", "gradient", "but differences of the value give"),
+        ("Item", "scalar", "returns float, expected a scalar torch.Tensor"),
+        ("Steep", "finite", "the gradient is inf at"),
+        ("Flat", "scalar", "the gradient is 0 at every logit, so that nothing is learnt"),
+        ("Product", "ignored_voxels", "with nan as logits of ignored voxels the value is nan"),
+        ("Where", "ignored_voxels", "with nan as logits of ignored voxels the gradient changes"),
+        ("NoisySlope", "deterministic", "another gradient on the same input"),
+        ("Narrow", "channel_axis", "ValueError: labels have a channel"),
     ],
 )
 def test_a_bad_loss_is_told_what_it_breaks_and_on_which_input(name, check, words):
@@ -57,6 +65,18 @@ def test_what_does_not_concern_a_loss_is_said():
     assert coarse == {"gradient", "collapsed"}
     found = results("NoMean")
     assert found["finite"].words == "needs a loss that passes the check scalar"
+
+
+def test_a_result_is_a_line_of_verdict_check_and_words():
+    assert str(results("Flat")["scalar"]).startswith("FAILS           scalar: the gradient is 0")
+
+
+def test_a_class_without_a_constructor_is_a_loss_without_options():
+    logits, labels = torch.randn(2, 3, 5), torch.randint(3, (2, 5))
+    value = losses.create(f"{FILE}:Plain")(logits, labels)
+    assert torch.equal(value, cross_entropy(logits, labels))
+    with pytest.raises(TypeError, match="power"):
+        losses.create(f"{FILE}:Plain", power=2)
 
 
 def test_a_function_can_be_checked_too():

@@ -104,6 +104,26 @@ def test_a_full_disk_leaves_the_checkpoint_that_is_there(checkpoints, monkeypatc
     assert {path.name for path in checkpoints.folder.iterdir()} <= {NEWEST, PREVIOUS}
 
 
+def test_a_part_is_loaded_under_its_key_and_no_other(checkpoints):
+    part = {"rows": [{"dice": math.nan, "tp": 3}], "label": torch.zeros(40, 40, dtype=torch.uint8)}
+    assert checkpoints.part("a") is None
+    checkpoints.keep("a", part)
+    checkpoints.keep("b", {"rows": []})
+    found = checkpoints.part("a")
+    assert math.isnan(found["rows"][0]["dice"])
+    assert found["rows"][0]["tp"] == 3
+    assert torch.equal(found["label"], part["label"])
+    assert checkpoints.part("c") is None
+    assert Checkpoints(checkpoints.folder, "b" * 64).part("a") is None
+    path, *_ = checkpoints.folder.iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert [checkpoints.part(key) for key in "ab"].count(None) == 1
+    checkpoints.retire(keep_newest=True)
+    assert list(checkpoints.folder.glob("checkpoint-scores-*"))
+    checkpoints.retire(keep_newest=False)
+    assert not list(checkpoints.folder.iterdir())
+
+
 def test_a_run_keeps_its_last_checkpoint_unless_it_failed(checkpoints):
     for step in (1, 2):
         checkpoints.save(state(step))
@@ -128,6 +148,7 @@ def test_the_fingerprint_is_of_all_that_a_run_depends_on(study, prepared, splits
     swapped = replace(first, label_sha256=others[0].label_sha256)
     other_label = replace(prepared, cases=(swapped, *others))
     assert split[first.name] != "test"
+    renamed = replace(prepared, classes=(*prepared.classes[:-1], "another name"))
     optimiser = study.training.model_copy(update={"weight_decay": 0.5})
     prints = [
         fingerprint(settings, 0.1, 1, prepared, splits, CPU),
@@ -141,6 +162,7 @@ def test_the_fingerprint_is_of_all_that_a_run_depends_on(study, prepared, splits
         fingerprint(settings, 0.1, 1, prepared, splits, torch.device("cuda")),
         fingerprint(settings, 0.1, 1, other_image, splits, CPU),
         fingerprint(settings, 0.1, 1, other_label, splits, CPU),
+        fingerprint(settings, 0.1, 1, renamed, splits, CPU),
     ]
     monkeypatch.setattr(torch, "__version__", "0.1")
     prints.append(fingerprint(settings, 0.1, 1, prepared, splits, CPU))

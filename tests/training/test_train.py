@@ -52,6 +52,7 @@ def raises(value):
 def test_a_run_leaves_whole_tables(study, prepared, splits, tmp_path):
     status, curve, cases = run(study, prepared, splits, tmp_path)
     assert status["status"] == "ok"
+    assert status["settings_sha256"] == study.run_settings("dice_ce").sha256()
     assert status["steps"] == 6
     validation = curve[curve["split"] == "validation"]
     assert sorted(validation["step"].unique()) == [0, 3, 6]

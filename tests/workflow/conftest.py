@@ -47,6 +47,12 @@ class Raises(torch.nn.Module):
 """
 
 
+def environment(root: Path) -> dict[str, str]:
+    """Of a process in a copy of the project: its code, one thread, and no network."""
+    places = os.pathsep.join([str(root), str(Path(__file__).parent / "offline")])
+    return os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+
+
 class Project:
     """A copy of the project with a study in it."""
 
@@ -67,7 +73,7 @@ class Project:
         return subprocess.run(
             [sys.executable, *words],
             cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"},
+            env=environment(self.root),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

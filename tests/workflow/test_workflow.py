@@ -19,6 +19,12 @@ def touch_everything(root):
                 path.touch()
 
 
+def test_a_process_that_uses_the_network_would_end(fresh):
+    done = fresh._run("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)")
+    assert done.returncode == 99
+    assert "uses the network" in done.stdout
+
+
 def test_one_command_makes_tables_figures_report_and_paper(finished):
     assert finished.first.returncode == 0, finished.first.stdout
     assert "report: results/tiny/report.html" in finished.first.stdout

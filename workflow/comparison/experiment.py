@@ -69,7 +69,7 @@ def _raw(arm: Arm) -> Table:
     cases = _read(arm.runs, "cases")
     cases = cases[cases["checkpoint"] == arm.study.comparison.checkpoint]
     cases = cases[cases["class"] != arm.prepared.classes[0]]
-    status = pd.DataFrame([files.read_json(run / "status.json") for run in arm.runs])
+    status = tables.read_status(arm.study, arm.runs)
     curves = _read(arm.runs, "curve")
     wanted = (curves["split"] + " " + curves["quantity"]).isin(CURVES)
     found = {

@@ -19,7 +19,7 @@ from workflow.data.prepare import Prepared
 from workflow.data.splits import EXTERNAL
 from workflow.evaluation.calibration import CERTAINTY, presence_auc
 from workflow.evaluation.metrics import score_case
-from workflow.study import FLOOR, Study
+from workflow.study import FLOOR, Study, StudyError
 
 RUN_COLUMNS = (
     "dataset", "loss", "learning_rate", "seed", "status", "reason", "steps", "best_step",
@@ -40,11 +40,7 @@ def write_all(
         ignore_index=True,
     )
     status = pd.concat(
-        [
-            _floor_run(study, prepared),
-            pd.DataFrame([files.read_json(f / "status.json") for f in folders]),
-        ],
-        ignore_index=True,
+        [_floor_run(study, prepared), read_status(study, folders)], ignore_index=True
     )
     checkpoint = study.comparison.checkpoint
     every_case, cases = cases, cases[cases["test_set"] == study.test_set]
@@ -151,6 +147,25 @@ def _floor_run(study: Study, prepared: Prepared) -> pd.DataFrame:
             }
         ]
     )
+
+
+def read_status(study: Study, folders: Iterable[Path]) -> pd.DataFrame:
+    """What each run says of itself.
+
+    Raises :class:`StudyError` for one that was made with other settings than the study's, which
+    Snakemake makes again unless it is told to look at times alone.
+    """
+    rows = []
+    for folder in folders:
+        row = files.read_json(folder / "status.json")
+        # runs of earlier versions do not say it
+        if row.get("settings_sha256") not in (None, study.run_settings(row["loss"]).sha256()):
+            raise StudyError(
+                f"{folder}: made with other settings than the study's; call Snakemake without "
+                "--rerun-triggers, or remove the folder"
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def graded(status: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -13,9 +14,19 @@ VOXELS_PER_BATCH = 4 * 64**3
 """Volumes of one shape are predicted together up to this many voxels (memory stays bounded)."""
 
 
+def batches(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
+    """The cases that are predicted together, by shape and name."""
+    for shape, group in groupby(
+        sorted(shapes, key=lambda c: (shapes[c], c)), key=shapes.__getitem__
+    ):
+        cases = list(group)
+        size = max(1, VOXELS_PER_BATCH // math.prod(shape))
+        yield from (cases[start : start + size] for start in range(0, len(cases), size))
+
+
 def predict(
     network: torch.nn.Module,
-    shapes: dict[str, tuple[int, int, int]],
+    shapes: Mapping[str, tuple[int, ...]],
     image: Callable[[str], torch.Tensor],
     *,
     window: Sequence[int],
@@ -32,19 +43,13 @@ def predict(
     def forward(batch: torch.Tensor) -> torch.Tensor:
         return network(batch.contiguous(memory_format=torch.channels_last_3d)).float()
 
-    for shape, group in groupby(
-        sorted(shapes, key=lambda c: (shapes[c], c)), key=shapes.__getitem__
-    ):
-        cases = list(group)
-        size = max(1, VOXELS_PER_BATCH // (shape[0] * shape[1] * shape[2]))
-        for start in range(0, len(cases), size):
-            batch = cases[start : start + size]
-            volumes = torch.stack([image(case) for case in batch]).to(device)
-            with torch.inference_mode():
-                logits = sliding_window_inference(
-                    volumes, tuple(window), 4, forward, overlap=overlap, mode="constant"
-                )
-            yield from zip(batch, logits, strict=True)
+    for batch in batches(shapes):
+        volumes = torch.stack([image(case) for case in batch]).to(device)
+        with torch.inference_mode():
+            logits = sliding_window_inference(
+                volumes, tuple(window), 4, forward, overlap=overlap, mode="constant"
+            )
+        yield from zip(batch, logits, strict=True)
 
 
 def label_map(logits: torch.Tensor) -> np.ndarray:

@@ -35,6 +35,14 @@ def raw_files(data):
     return [str(f) for f in sorted(paths.raw(data).glob("**/*")) if f.is_file()]
 
 
+# at once, because what an input function raises is told with a traceback
+try:
+    for data in DATA.values():
+        paths.refuse_misread(data)
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
+
+
 def runs(name):
     """What the runs of an arm leave."""
     study = STUDY.variants[name]

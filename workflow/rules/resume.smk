@@ -3,7 +3,7 @@
 import fcntl
 
 # Snakemake has a keyword `checkpoint`
-from workflow.training.checkpoint import NEWEST, clear
+from workflow.training.checkpoint import ANY, clear
 
 
 def forget_stale_locks():
@@ -28,7 +28,7 @@ def forget_stale_locks():
 
 def checkpointed_runs():
     """Folders of the runs that have a checkpoint."""
-    return [file.parent for file in Path(RESULTS).rglob(NEWEST)]
+    return {file.parent for file in Path(RESULTS).rglob(ANY)}
 
 
 def forget_runs_asked_for_again():

@@ -292,6 +292,10 @@ class RunSettings(Section):
         except ValueError as error:
             raise StudyError(str(error)) from None
 
+    def sha256(self) -> str:
+        """Digest by which a run tells what it was made with."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 class Study(Section):
     """One study."""

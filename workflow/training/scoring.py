@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,33 +19,48 @@ RELIABILITY_COLUMNS = ("checkpoint", "class", "bin", "voxels", "confidence", "ac
 
 def score(
     cases: Iterable[tuple[PreparedCase, torch.Tensor]], prepared: Prepared, nsd_tolerance: float
-) -> tuple[list[dict], list[dict], dict[str, np.ndarray]]:
-    """Both tables without the column checkpoint, and the label map of each case.
+) -> list[dict[str, Any]]:
+    """What is found of each case, as a checkpoint can hold it.
+
+    Its name, ``rows`` of ``cases.csv`` without the column checkpoint, its part of the reliability
+    table (C, BINS, 3), and its label map (x, y, z).
 
     ``cases``: of ``prepared``, each with its logits (C, x, y, z); ``nsd_tolerance`` in mm. Scores
     are of the grid of the files, so that they do not depend on the preparation; label maps are of
     the grid of the arrays, as the images are that they are shown on.
     """
-    classes, rows, predictions = prepared.classes, [], {}
-    table = np.zeros((len(classes), BINS, 3))
+    found = []
     for case, logits in cases:
-        predictions[case.name] = label_map(logits)
+        label = label_map(logits)
         logits = prepared.restored(case, logits)
-        predicted = label_map(logits) if case.moved else predictions[case.name]
+        predicted = label_map(logits) if case.moved else label
         reference = np.array(prepared.reference_label(case))
         scores = score_case(
             predicted,
             reference,
-            classes=classes,
+            classes=prepared.classes,
             spacing=case.spacing,
             nsd_tolerance=nsd_tolerance,
         )
         sure, counted = certainty(logits, reference)
-        table += counted
         place = {"test_set": case.dataset, "case": case.name, "subject": case.subject}
-        rows += [place | score | certain for score, certain in zip(scores, sure, strict=True)]
+        rows = [place | score | certain for score, certain in zip(scores, sure, strict=True)]
+        maps = {"reliability": torch.from_numpy(counted), "label": torch.from_numpy(label)}
+        found.append({"case": case.name, "rows": rows, **maps})
+    return found
+
+
+def summed_up(
+    found: Sequence[dict[str, Any]], classes: Sequence[str]
+) -> tuple[list[dict], list[dict], dict[str, np.ndarray]]:
+    """Both tables without the column checkpoint, and the label map of each case."""
+    table = np.zeros((len(classes), BINS, 3))
+    for case in found:
+        table += case["reliability"].numpy()
+    rows = [row for case in found for row in case["rows"]]
     # the background's place is taken by the top label, which is of no class
-    return rows, _reliability_rows(("", *classes[1:]), table), predictions
+    reliability = _reliability_rows(("", *classes[1:]), table)
+    return rows, reliability, {case["case"]: case["label"].numpy() for case in found}
 
 
 def _reliability_rows(names: Sequence[str], table: np.ndarray) -> list[dict]:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,16 @@ import torch
 
 from workflow import files, provenance
 from workflow.data.patches import PatchSampler
-from workflow.data.prepare import Prepared
+from workflow.data.prepare import Prepared, PreparedCase
 from workflow.data.splits import EXTERNAL
 from workflow.evaluation.metrics import confusion_counts, dice
-from workflow.evaluation.predict import label_map, predict
+from workflow.evaluation.predict import batches, label_map, predict
 from workflow.study import RunSettings
 from workflow.training import network as networks
 from workflow.training import objective, optimisation, signals
-from workflow.training.checkpoint import Checkpoints, alone, fingerprint
+from workflow.training.checkpoint import Checkpoints, alone, case_sha256, fingerprint
 from workflow.training.limits import TimeOver, is_out_of_memory, time_limit
-from workflow.training.scoring import CASE_COLUMNS, RELIABILITY_COLUMNS, score
+from workflow.training.scoring import CASE_COLUMNS, RELIABILITY_COLUMNS, score, summed_up
 
 LOG = logging.getLogger("rareclass")
 
@@ -143,6 +144,7 @@ def train(
     """
     with alone(out) as waited:
         record = Record(signals=[] if settings.training.signals_every else None)
+        record.status["settings_sha256"] = settings.sha256()
         device = networks.accelerator(settings.training.accelerator)
         checkpoints = Checkpoints(
             out, fingerprint(settings, run.learning_rate, run.seed, prepared, splits, device)
@@ -150,6 +152,17 @@ def train(
         state = checkpoints.load()
         earlier = state["spent"] if state else {"seconds": 0.0, "peak_memory_mib": 0.0}
         earlier["seconds"] -= waited
+
+        def once(key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+            """What ``compute`` gives, if an earlier call has not left it."""
+            part = checkpoints.part(key)
+            if part is None:
+                part = compute() | {"spent": _spent(earlier)}
+                checkpoints.keep(key, part)
+            elif part["spent"]["seconds"] > earlier["seconds"]:
+                earlier.update(part["spent"])
+            return part
+
         try:
             with time_limit(limit and limit - _spent(earlier)["seconds"]):
                 trainer = Trainer(settings, prepared, splits, run, record)
@@ -157,7 +170,7 @@ def train(
                     lambda state: checkpoints.save(state | {"spent": _spent(earlier)}), state
                 )
                 if not trial:
-                    trainer.evaluate()
+                    trainer.evaluate(once)
                 record.status |= outcome
         except LossFailed as error:
             reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
@@ -397,9 +410,9 @@ class Trainer:
             times.append(time.perf_counter() - started)
         return float(np.median(times))
 
-    def _predictions(self, split: str) -> Iterator[tuple]:
-        """``(case, logits)`` of every case of a split."""
-        cases = {case.name: case for case in self.cases.get(split, [])}
+    def _predictions(self, split: Sequence[PreparedCase]) -> Iterator[tuple]:
+        """``(case, logits)`` of every case of a split, or of a batch of it."""
+        cases = {case.name: case for case in split}
         for name, logits in predict(
             self.network,
             {name: case.shape for name, case in cases.items()},
@@ -415,7 +428,7 @@ class Trainer:
         started = time.perf_counter()
         classes = self.prepared.classes
         own, yardstick, dices, fractions = [], [], [], []
-        for case, logits in self._predictions("validation"):
+        for case, logits in self._predictions(self.cases["validation"]):
             reference = np.array(self.prepared.label(case))
             target = torch.from_numpy(reference).to(self.device).long()[None]
             with torch.no_grad(), blaming_the_loss():
@@ -442,9 +455,12 @@ class Trainer:
         self.seconds["validation"] += time.perf_counter() - started
         self._report(score)
 
-    def evaluate(self) -> None:
-        """Scores every test case with the last and the best weights."""
-        started = time.perf_counter()
+    def evaluate(self, once: Callable[..., dict[str, Any]]) -> None:
+        """Scores every test case with the last and the best weights.
+
+        ``once(key, compute)`` gives what ``compute`` does, which is the scores of a batch of cases,
+        or what it gave an earlier call under this key.
+        """
         last = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         # a run that diverged before its first validation has nothing better than its last weights
         best = self.best[1:] if self.best else (self.step, last)
@@ -453,16 +469,32 @@ class Trainer:
         for checkpoint, (step, weights) in checkpoints.items():
             if step not in scored:
                 self.network.load_state_dict(weights)
-                held_out = chain(self._predictions("test"), self._predictions(EXTERNAL))
-                tolerance = self.settings.evaluation.nsd_tolerance
-                scored[step] = score(held_out, self.prepared, tolerance)
+                digest = networks.weights_sha256(self.network)
+                found: list[dict[str, Any]] = []
+                for batch in chain(self._batches("test"), self._batches(EXTERNAL)):
+                    cases = [case_sha256(case) for case in batch]
+                    part = once(f"{digest} {cases}", partial(self._scores, batch))
+                    found += part["found"]
+                    self.seconds["evaluation"] += part["seconds"]
+                scored[step] = summed_up(found, self.prepared.classes)
             rows, reliability, predictions = scored[step]
             self.record.cases += [{"checkpoint": checkpoint} | row for row in rows]
             self.record.reliability += [{"checkpoint": checkpoint} | row for row in reliability]
             if checkpoint == self.settings.checkpoint:
                 self.record.predictions = predictions
-        self.seconds["evaluation"] = time.perf_counter() - started
         self.record.status["evaluation_seconds"] = self.seconds["evaluation"]
+
+    def _batches(self, split: str) -> Iterator[list[PreparedCase]]:
+        """The cases of a split that are predicted together."""
+        cases = {case.name: case for case in self.cases.get(split, [])}
+        for batch in batches({name: case.shape for name, case in cases.items()}):
+            yield [cases[name] for name in batch]
+
+    def _scores(self, batch: Sequence[PreparedCase]) -> dict[str, Any]:
+        started = time.perf_counter()
+        tolerance = self.settings.evaluation.nsd_tolerance
+        found = score(self._predictions(batch), self.prepared, tolerance)
+        return {"found": found, "seconds": time.perf_counter() - started}
 
     def _note(self, split: str, quantity: str, name: str, value: float | np.floating) -> None:
         self.record.curve.append((self.step, split, quantity, name, float(value)))
