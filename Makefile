@@ -1,6 +1,7 @@
 # make         install, run the default study and say where its report is
 # make test    install and run the tests
 # make test-faults  the slow tests: kill -9 at many moments, real limits (a quarter of an hour)
+# make test-cluster  the smoke study as jobs of a real Slurm, which it starts on this machine
 # make coverage  what the tests of the losses run of the losses' code (fails below 99 % of lines)
 # make lint    formatting and static checks
 # make clean   remove what runs have written (results/reference stays)
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: all install test test-faults coverage lint clean
+.PHONY: all install test test-faults test-cluster coverage lint clean
 
 all: install
 	$(BIN)/snakemake --cores all
@@ -28,6 +29,10 @@ test: install
 
 test-faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
+
+test-cluster: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[slurm]'
+	$(BIN)/python -m tests.cluster.slurm
 
 coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=losses tests/losses

@@ -8,10 +8,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 # the form `import workflow.x` would overwrite Snakemake's own name `workflow`
-from workflow import check, paths, provenance
+from workflow import paths, provenance
 from workflow.data.faults import DataError
 from workflow.study import StudyError, load
-from workflow.training.network import accelerator
 
 # a study replaces the default one as a whole, so Snakemake's merging `configfile:` is not used
 study_files = list(map(Path, workflow.config_settings.configfiles)) or [
@@ -24,8 +23,19 @@ if NAME in ("reference", "reference-report") or not re.fullmatch(r"[\w.+ -]+", N
     raise WorkflowError(f"{study_files[0]}: call it otherwise, its name is a folder of results/")
 try:
     STUDY = load(study_files[0], workflow.config_settings.config)
-    check.losses_work(STUDY)
-    GPU = accelerator(STUDY.training.accelerator).type == "cuda"
+    # a job that a scheduler starts reads this file again: then it need not check, nor load, as much
+    if workflow.is_main_process:
+        from workflow import check
+
+        check.losses_work(STUDY)
+    # jobs of a scheduler run elsewhere, and whether there is a GPU cannot be seen from here
+    SCHEDULED = workflow.remote_exec or workflow.resource_settings.nodes is not None
+    if SCHEDULED:
+        GPU = STUDY.training.accelerator == "cuda"
+    else:
+        from workflow.training.network import accelerator
+
+        GPU = accelerator(STUDY.training.accelerator).type == "cuda"
 except (StudyError, DataError) as error:
     raise WorkflowError(str(error)) from None
 

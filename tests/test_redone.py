@@ -48,6 +48,8 @@ CHANGES = {
     "arms": {"wide": {"dataset": {"phantom": {"subjects": 30}}}},
     "dataset.source": "folder", "external.source": "decathlon",
     **{f"{name}.{key}": value for name in ("dataset", "external") for key, value in SOURCE.items()},
+    "preparation.spacing": [2.0, 2.0, 2.0], "preparation.crop": "nonzero",
+    "preparation.normalisation": "zscore", "preparation.patch_voxels": 4096,
     "splits.train": 0.4, "splits.validation": 0.15, "splits.test": 0.4, "splits.seed": 1,
     "network.channels": [8, 8, 8, 8], "network.strides": [2, 2, 1], "network.num_res_units": 0,
     "network.norm": "instance",

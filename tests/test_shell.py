@@ -51,7 +51,7 @@ FLOORS = {
     "losses": set(),
     "workflow.files": set(),
     "workflow.provenance": set(),
-    "workflow.data": set(),
+    "workflow.data": {"workflow.files", "workflow.provenance"},
     "workflow.evaluation": set(),
     "workflow.study": {"losses", "workflow.data"},
     "workflow.paths": {"workflow.study"},
@@ -61,6 +61,9 @@ FLOORS = {
     "workflow.training": {
         "losses", "workflow.study", "workflow.data", "workflow.evaluation", "workflow.files",
         "workflow.provenance",
+    },
+    "workflow.needs": {
+        "workflow.study", "workflow.data", "workflow.training", "workflow.evaluation",
     },
     "workflow.comparison": {
         "losses", "workflow.study", "workflow.data", "workflow.evaluation", "workflow.files",

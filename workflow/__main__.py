@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workflow.comparison.reproduction import Tables
     from workflow.data.prepare import Prepared
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -28,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_losses, _add_gallery, _add_schema, _add_configure, _add_dataset,
-        _add_prepare, _add_split, _add_train, _add_choose, _add_rates, _add_compare, _add_figures,
-        _add_report, _add_paper, _add_agreement, _add_reproduce, _add_certify, _add_retell,
-        _add_collect, _add_merge, _add_analyse, _add_tell,
+        _add_prepare, _add_split, _add_train, _add_choose, _add_rates, _add_tables, _add_figures,
+        _add_report, _add_interim, _add_paper, _add_compare, _add_agreement, _add_reproduce,
+        _add_certify, _add_retell, _add_collect, _add_merge, _add_analyse, _add_tell,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -320,20 +321,25 @@ def _add_prepare(commands: Commands) -> None:
     help = "verify a data set and write its arrays"
     parser = _settings_job(commands, "prepare", _prepare, help)
     parser.add_argument("out", type=Path, help="prepared.json; the arrays go beside it")
+    parser.add_argument(
+        "--like", type=Path, nargs="*", help="prepared.json whose choices are taken, if any"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from workflow import check, paths
-    from workflow.data.prepare import prepare
+    from workflow.data.prepare import load_prepared
     from workflow.study import Data
 
     settings = Data.model_validate_json(options.settings)
     data = check.read_dataset(settings.dataset, paths.raw(settings))
-    prepared = prepare(
+    prepared = check.prepare_data(
+        settings,
         data,
         options.out.parent,
-        *check.classes_of(settings.dataset, data),
-        settings.patch_size,
+        like=load_prepared(options.like[0].parent) if options.like else None,
+        jobs=options.jobs,
         progress=_progress("cases verified and prepared"),
     )
     for warning in prepared.warnings:
@@ -457,13 +463,13 @@ def _rates(options: argparse.Namespace) -> None:
     files.write_table(options.chosen, trials[trials["chosen"]].drop(columns="chosen"))
 
 
-def _add_compare(commands: Commands) -> None:
-    parser = _job(commands, "compare", _compare, "make the tables of a study from its runs")
+def _add_tables(commands: Commands) -> None:
+    parser = _job(commands, "tables", _tables, "make the tables of a study from its runs")
     parser.add_argument("splits", type=Path)
     _add_prepared(parser)
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _tables(options: argparse.Namespace) -> None:
     from workflow import files, paths, provenance, study
     from workflow.comparison import examples, tables
 
@@ -477,6 +483,7 @@ def _compare(options: argparse.Namespace) -> None:
     }
     tables.write_all(configuration, prepared, splits, runs.values(), folder / "tables")
     examples.write(configuration, prepared, runs, folder / "tables")
+    files.write_json(folder / "preparation.json", configuration.plan(prepared))
     files.write_json(folder / "environment.json", provenance.environment())
 
 
@@ -491,13 +498,61 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def _add_report(commands: Commands) -> None:
-    _job(commands, "report", _report, "write the report of a study's folder")
+    parser = _job(commands, "report", _report, "write the report of a study's folder")
+    parser.add_argument(
+        "--reference", type=Path, help="committed results: the fixed rate and the gallery"
+    )
 
 
 def _report(options: argparse.Namespace) -> None:
     from workflow.reporting import report
 
-    _say("report: %s", report.build(options.study.parent))
+    _say("report: %s", report.build(options.study.parent, options.reference))
+
+
+def _add_interim(commands: Commands) -> None:
+    help = "report of the runs that have finished so far, in interim/ of the study's folder"
+    parser = _job(commands, "interim", _interim, help)
+    parser.add_argument(
+        "--reference", type=Path, help="committed results: the fixed rate and the gallery"
+    )
+
+
+def _interim(options: argparse.Namespace) -> None:
+    import shutil
+
+    from workflow import files, paths, provenance, study
+    from workflow.comparison import examples, tables
+    from workflow.data.faults import DataError
+    from workflow.reporting import report
+
+    configuration = study.load(options.study)
+    folder = options.study.parent
+    out = folder / "interim"
+    options.splits = folder / "splits.csv"
+    options.prepared = [
+        paths.resources(data) / "prepared" / "prepared.json" for data in configuration.data_sets()
+    ]
+    runs = {
+        (loss, seed): run
+        for loss in configuration.losses
+        for seed in configuration.seeds
+        if (run := folder / "runs" / paths.run(configuration, loss, seed))
+        and (run / "status.json").is_file()
+    }
+    if not runs:
+        raise DataError([f"{folder}: no run has finished yet"])
+    prepared, splits = _prepared_splits(options)
+    shutil.rmtree(out, ignore_errors=True)  # its figures would be those of fewer runs
+    tables.write_all(configuration, prepared, splits, runs.values(), out / "tables")
+    shown = [loss for loss in configuration.losses if (loss, configuration.seeds[0]) in runs]
+    pictured = {loss: configuration.losses[loss] for loss in shown}
+    examples.write(
+        configuration.model_copy(update={"losses": pictured}), prepared, runs, out / "tables"
+    )
+    shutil.copyfile(options.study, out / "config.yaml")
+    files.write_json(out / "environment.json", provenance.environment())
+    _say("report: %s", report.build(out, options.reference, folder / "logs"))
 
 
 def _add_paper(commands: Commands) -> None:
@@ -510,6 +565,41 @@ def _paper(options: argparse.Namespace) -> None:
     from workflow.reporting import paper
 
     paper.compile(options.source, options.study.parent, options.out)
+
+
+def _add_compare(commands: Commands) -> None:
+    help = "one report across studies or data sets: what holds in all, and how alike they rank"
+    parser = commands.add_parser("compare", help=help, description=help)
+    parser.add_argument("studies", type=Path, nargs="+", help="folders, e.g. results/default")
+    parser.add_argument("--out", type=Path, default=Path("results/compare"), help="folder to write")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from workflow import files
+    from workflow.comparison.across import Finished, stability
+    from workflow.comparison.tables import rarest_class
+    from workflow.data.faults import DataError
+    from workflow.reporting import across
+
+    folders = [folder.resolve() for folder in options.studies]
+    if len(set(folders)) < 2:
+        raise DataError(["compare: give the folders of two studies or more"])
+    names = [folder.name for folder in folders]
+    called = {
+        folder.name if names.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}":
+        folder for folder in folders
+    }  # fmt: skip
+    finished = {}
+    for name, folder in called.items():
+        if files.read_table(folder / "tables" / "summary.csv").empty:
+            raise DataError([f"{folder}: there is no tables/summary.csv of a finished study"])
+        settings, tables = _finished(folder)
+        rarest = rarest_class(files.read_table(folder / "tables" / "dataset.csv"))
+        finished[name] = Finished(tables.cases, rarest)
+    table = stability(finished, settings["comparison"]["confidence"])
+    files.write_table(options.out / "tables" / "stability.csv", table)
+    _say("report: %s", across.build(options.out, called))
 
 
 def _add_agreement(commands: Commands) -> None:
@@ -544,6 +634,20 @@ def _agreement(options: argparse.Namespace) -> None:
         files.write_table(options.out, table)
 
 
+def _finished(folder: Path) -> tuple[dict, Tables]:
+    """The settings of a study and what it reports."""
+    import yaml
+
+    from workflow import files
+    from workflow.comparison import reproduction
+
+    # as plain keys: those of a reference may be older than the models of a study
+    study = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    names = reproduction.Tables._fields
+    tables = {name: files.read_table(folder / "tables" / f"{name}.csv") for name in names}
+    return study, reproduction.chosen(study, tables)
+
+
 def _add_reproduce(commands: Commands) -> None:
     help = "compare a finished study with its committed reference tables"
     parser = _job(commands, "reproduce", _reproduce, help)
@@ -552,24 +656,15 @@ def _add_reproduce(commands: Commands) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    import yaml
-
     from workflow import files
     from workflow.comparison import reproduction
     from workflow.comparison.tables import rarest_class
-
-    def read(folder: Path) -> tuple[dict, reproduction.Tables]:
-        # as plain keys: those of a reference may be older than the models of a study
-        study = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        names = reproduction.Tables._fields
-        tables = {name: files.read_table(folder / "tables" / f"{name}.csv") for name in names}
-        return study, reproduction.chosen(study, tables)
 
     changed = reproduction.changed_files(options.reference)
     if changed:
         files.write_json(options.out, reproduction.refusal(options.reference.name, changed))
         return
-    (reference, ours), (new, theirs) = read(options.reference), read(options.study.parent)
+    (reference, ours), (new, theirs) = map(_finished, (options.reference, options.study.parent))
     rarest = rarest_class(files.read_table(options.reference / "tables" / "dataset.csv"))
     files.write_json(
         options.out,
@@ -622,7 +717,7 @@ def _retell(options: argparse.Namespace) -> None:
         for name in report.RASTER:
             if (picture := options.reference / "figures" / f"{name}.png").is_file():
                 shutil.copyfile(picture, out / "figures" / f"{name}.png")
-    _say("report: %s", report.build(out))
+    _say("report: %s", report.build(out, options.reference.parent))
     _say("paper: %s", paper.compile(options.source, out, out / "paper.pdf"))
 
 

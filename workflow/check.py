@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from workflow import paths
 from workflow.data import dataset as datasets
+from workflow.data.choices import Geometry
 from workflow.data.dataset import DataSet
 from workflow.data.phantom import CLASSES
 from workflow.data.phantom import write as write_phantom
@@ -39,18 +41,36 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
         for variant in study.variants.values():
             for data in variant.data_sets():
                 if (name := paths.resources(data).name) not in found:
-                    found[name] = yield from _prepared(data, Path(temporary) / name)
+                    like = found[paths.resources(data.like).name] if data.like else None
+                    if data.like and like is None:
+                        continue  # told once that data which choose are not there yet
+                    found[name] = yield from _prepared(data, Path(temporary) / name, like)
         ready = {name: prepared for name, prepared in found.items() if prepared is not None}
         if len(ready) < len(found):
             return
         for name, variant in study.variants.items():
-            prepared = (ready[paths.resources(data).name] for data in variant.data_sets())
+            prepared = [ready[paths.resources(data).name] for data in variant.data_sets()]
             splits = split(variant.splits, *prepared)
+            told = variant.run_settings(next(iter(variant.losses))).geometry(prepared[0])
             sizes = splits.drop_duplicates("subject")["split"].value_counts()
             where = f"{name}: " if name else ""
             yield f"{where}subjects: " + ", ".join(f"{sizes[n]} {n}" for n in sizes.index)
+            yield f"{where}{_geometry(told, prepared[0])}"
         losses_work(study)
         yield f"losses: all {len(study.losses)} have a value and a gradient on a trial batch"
+
+
+def _geometry(geometry: Geometry, prepared: Prepared) -> str:
+    def times(lengths: Iterable[object]) -> str:
+        return " x ".join(map(str, lengths))
+
+    choices = prepared.choices
+    spacing = "as it is" if choices.spacing is None else f"{times(choices.spacing)} mm"
+    steps = ", ".join(times(s) if isinstance(s, tuple) else str(s) for s in geometry.strides)
+    return (
+        f"preparation: spacing {spacing}, crop {choices.crop}, normalisation "
+        f"{', '.join(choices.normalisation)}; patch {times(geometry.patch_size)}, strides {steps}"
+    )
 
 
 def _size(study: Study) -> str:
@@ -61,7 +81,9 @@ def _size(study: Study) -> str:
     return f"{len(study.arms)} arms, {runs} runs"
 
 
-def _prepared(data: Data, folder: Path) -> Generator[str, None, Prepared | None]:
+def _prepared(
+    data: Data, folder: Path, like: Prepared | None
+) -> Generator[str, None, Prepared | None]:
     """Yields what there is of a data set; the value of the generator is the prepared data set,
     None if it has yet to be downloaded."""
     root = paths.raw(data)
@@ -72,9 +94,11 @@ def _prepared(data: Data, folder: Path) -> Generator[str, None, Prepared | None]
         root = folder / "phantom"
         write_phantom(data.dataset.phantom, root)
     read = read_dataset(data.dataset, root, incomplete=True)
-    names, lookup = classes_of(data.dataset, read)
+    names = classes_of(data.dataset, read)[0]
     yield f"{root}: {len(read.cases)} cases, classes {', '.join(names)}"
-    prepared = prepare(read, folder / "prepared", names, lookup, data.patch_size)
+    prepared = prepare_data(
+        data, read, folder / "prepared", like, jobs=os.cpu_count() or 1, write=False
+    )
     paths.refuse_misread(data)
     yield from (f"warning: {warning}" for warning in prepared.warnings)
     return prepared
@@ -94,6 +118,16 @@ def classes_of(dataset: Dataset, data: DataSet) -> tuple[tuple[str, ...], dict[i
     return datasets.merge_labels(data.labels, dataset.labels)
 
 
+def prepare_data(
+    data: Data, read: DataSet, out: Path, like: Prepared | None = None, **options: Any
+) -> Prepared:
+    """Prepares a data set as its study asks; ``options`` are those of ``prepare``."""
+    patch = None if data.patch_size == "auto" else data.patch_size
+    names, lookup = classes_of(data.dataset, read)
+    wishes = data.preparation.wishes()
+    return prepare(read, out, names, lookup, patch, wishes, like, **options)
+
+
 def losses_work(study: Study) -> None:
     """Tries every loss of every arm on a tiny batch: what would fail in every run fails now.
 
@@ -108,6 +142,8 @@ def losses_work(study: Study) -> None:
         if arm.dataset.source != "phantom":
             classes = len(classes_of(arm.dataset, read_dataset(arm.dataset, root))[0])
         patch = arm.training.patch_size
+        if patch == "auto":
+            patch = (objective.TRIAL_SIDE,) * 3
         # arms share most of their losses
         new = {
             label: loss

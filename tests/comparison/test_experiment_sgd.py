@@ -127,6 +127,20 @@ def test_gradients_are_compared_seed_by_seed_at_the_start():
     assert table.loc[("adamw", "gdl_uniform"), "logits_ratio"] == pytest.approx(wanted)
 
 
+def test_the_gradients_of_a_run_on_its_way_to_infinity_are_no_start():
+    raw = raw_tables(STUDY, lambda *_: 0.6, cases=4)
+    norms = {"dice_ce": 2.0, "generalized_dice": 0.05, "gdl_uniform": 0.5}
+    raw["curves"] = pd.concat([raw["curves"], _norms(raw["runs"], norms)])
+    lost = (raw["runs"]["arm"] == "rate=0.1") & (raw["runs"]["loss"] == "dice_ce")
+    raw["runs"].loc[lost & (raw["runs"]["seed"] == 1), "status"] = "diverged"
+    found = experiment_sgd._gradients(STUDY, raw).set_index(["arm", "loss"])
+    assert found.loc[("rate=0.1", "dice_ce"), "norm"] == 2.5 * 2.0  # of seeds 2 and 3
+    raw["runs"].loc[lost, "status"] = "diverged"
+    found = experiment_sgd._gradients(STUDY, raw).set_index(["arm", "loss"])
+    assert found.loc["rate=0.1", "norm_ratio"].isna().all()
+    assert found.loc["rate=0.01", "norm_ratio"].notna().all()
+
+
 def test_optimisers_are_compared_case_by_case():
     found, raw = told(lambda arm, loss, name: 0.6 if arm == "adamw" else 0.4, cases=6)
     table = found["optimisers"].set_index(["loss", "arm"])

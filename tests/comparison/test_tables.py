@@ -22,6 +22,7 @@ class Case:
         self.name = self.subject = name
         self.array = label
         self.spacing = (1.0, 1.0, 1.0)
+        self.affine = tuple(map(tuple, np.diag([-1.0, 1.0, 1.0, 1.0])))
         self.dataset, self.image_sha256 = "d", name
         counts = np.bincount(label.ravel(), minlength=3)
         self.voxels = dict(zip(CLASSES, counts.tolist(), strict=True))
@@ -43,6 +44,8 @@ class Data:
 
     def label(self, case):
         return case.array
+
+    reference_label = label
 
     def image(self, case):
         return case.array[None].astype(np.float32)
@@ -349,7 +352,7 @@ def test_a_study_with_next_to_nothing_has_all_its_tables(tmp_path, out, labels, 
     runs = [tmp_path / label for label in labels]
     tables.write_all(study, Data(), SPLITS, runs, tmp_path / "tables")
     written = {path.name for path in (tmp_path / "tables").glob("*.csv")}
-    assert written == {path.name for path in out.glob("*.csv")} - {"slices.csv"}
+    assert written == {path.name for path in out.glob("*.csv")} - {"slices.csv", "volumes.csv"}
     verdicts = list(files.read_table(tmp_path / "tables" / "equivalence.csv")["verdict"])
     # the two losses were made up alike
     expected = [] if len(labels) == 1 else [""] * 4 if failed else ["equivalent"] * 4
@@ -458,6 +461,42 @@ def test_slices_show_the_median_and_the_worst_case_for_every_loss_that_finished(
             "published_generalized_dice_graph", "weighted_cross_entropy",
         ]  # fmt: skip
     assert set(slices["kind"]) == {"dataset", "median", "worst"}
+
+
+def test_volumes_are_the_whole_of_the_cases_that_the_slices_show(out):
+    slices, volumes = (files.read_table(out / f"{name}.csv") for name in ("slices", "volumes"))
+    with np.load(out / "volumes.npz") as stored, np.load(out / "slices.npz") as flat:
+        arrays = {key: stored[key] for key in stored}
+        for kind in ("median", "worst"):
+            here = volumes[volumes["kind"] == kind].set_index("role")
+            shown = slices[slices["kind"] == kind].set_index("role")
+            assert list(here.index) == ["affine", *shown.index]
+            assert set(here["case"]) == set(shown["case"])
+            np.testing.assert_array_equal(arrays[here.at["affine", "key"]], np.diag([-1, 1, 1, 1]))
+            for role in shown.index[1:]:
+                whole, index = arrays[here.at[role, "key"]], shown.at[role, "index"]
+                assert whole.dtype == np.uint8 and whole.shape == (6, 6, 6)
+                np.testing.assert_array_equal(whole[:, :, index], flat[shown.at[role, "key"]])
+            assert here.at["dice_ce", "dice"] == shown.at["dice_ce", "dice"]
+    assert set(volumes["key"]) == set(arrays)
+
+
+def test_large_volumes_are_thinned_and_stay_where_they_are(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, "SIDE", 3)
+    runs = {(loss, seed): out.parent / loss / str(seed) for loss in STUDY.losses for seed in (1, 2)}
+    examples.write(STUDY, Data(), runs, _with_cases(out, tmp_path))
+    volumes = files.read_table(tmp_path / "volumes.csv").set_index(["kind", "role"])
+    with np.load(tmp_path / "volumes.npz") as arrays:
+        reference = arrays[volumes.at[("worst", "reference"), "key"]]
+        affine = arrays[volumes.at[("worst", "affine"), "key"]]
+    case = next(c for c in Data().cases if c.name == volumes.at[("worst", "reference"), "case"])
+    np.testing.assert_array_equal(reference, case.array[::2, ::2, ::2])
+    np.testing.assert_array_equal(affine, np.diag([-2, 2, 2, 1]))
+
+
+def _with_cases(out, folder):
+    (folder / "cases.csv").write_bytes((out / "cases.csv").read_bytes())
+    return folder
 
 
 def test_cards_are_json_with_the_options_used(out):

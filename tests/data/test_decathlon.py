@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 import urllib.request
 from pathlib import Path
@@ -37,9 +38,31 @@ def test_a_task_is_fetched_once_and_readable(archive: Path, tmp_path: Path) -> N
     folder = fetch(TASK, home, **publish(archive))
     assert folder == home / TASK
     assert len(read(folder).cases) == 4
-    assert [entry.name for entry in home.iterdir()] == [TASK]
+    assert sorted(entry.name for entry in home.iterdir()) == [TASK, f"{TASK}.sha256"]
     archive.unlink()
     assert fetch(TASK, home) == folder
+
+
+def test_what_was_downloaded_is_held_against_its_digests(archive: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    folder = fetch(TASK, home, **publish(archive))
+    lines = (home / f"{TASK}.sha256").read_text().splitlines()
+    assert lines[0] == f"{hashlib.sha256(archive.read_bytes()).hexdigest()}  {TASK}.tar"
+    assert len(lines) == 1 + sum(path.is_file() for path in folder.rglob("*"))
+    changed, lost = sorted((folder / "imagesTr").iterdir())[:2]
+    changed.write_bytes(changed.read_bytes() + b"!")
+    lost.unlink()
+    with pytest.raises(DataError) as caught:
+        fetch(TASK, home)
+    said = str(caught.value).splitlines()
+    assert len(said) == 2
+    assert f"{changed}: changed since the download" in said[0]
+    assert f"{lost}: lost since the download; remove {folder}" in said[1]
+
+
+def test_a_folder_of_somebody_else_is_used_as_it_is(pristine: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pristine, tmp_path / TASK))
+    assert fetch(TASK, tmp_path) == folder
 
 
 def test_a_wrong_checksum_leaves_nothing(archive: Path, tmp_path: Path) -> None:

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from workflow.data import patches
+from workflow.data import prepare
 from workflow.data.patches import PatchSampler
+from workflow.data.prepare import foreground
 
 SHAPE = (20, 24, 18)
 
@@ -39,7 +39,8 @@ def sampler(data: tuple[list, list] | None = None, **changes: Any) -> PatchSampl
         "order_seed": 0,
         "augmentation_seed": 0,
     }
-    return PatchSampler(images, labels, **{**options, **changes})
+    marked = [foreground(label) for label in labels]
+    return PatchSampler(images, labels, marked, **{**options, **changes})
 
 
 def take(source: PatchSampler, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -206,8 +207,8 @@ def test_flipped_padding_stays_outside_the_volume() -> None:
 
 
 def test_remembered_voxels_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patches, "KEPT", 10)
-    (voxels, single) = patches._foreground(volumes(1)[1][0])
+    monkeypatch.setattr(prepare, "KEPT", 10)
+    (voxels, single) = foreground(volumes(1)[1][0])
     assert len(voxels) == 10
     assert len(single) == 1
     assert voxels.dtype == np.uint32
@@ -215,16 +216,7 @@ def test_remembered_voxels_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -
 
 def test_misfitting_arrays_are_refused() -> None:
     images, labels = volumes(2)
-    with pytest.raises(ValueError, match="2 images and 1 labels"):
+    with pytest.raises(ValueError, match="2 images, 1 labels"):
         sampler((images, labels[:1]))
-    with pytest.raises(ValueError, match="case 0: image"):
-        sampler((images, [label[:-1] for label in labels]))
-
-
-def test_a_batch_takes_about_a_millisecond() -> None:
-    source = sampler(volumes(4, (48, 56, 48)), patch_size=(32, 32, 32))
-    take(source, 5)
-    start = time.perf_counter()
-    take(source, 50)
-    # Measured 0.3 ms; ten times more is allowed for a busy machine.
-    assert (time.perf_counter() - start) / 50 < 5e-3
+    with pytest.raises(ValueError, match=r"case \d: image"):
+        next(sampler((images, [label[:-1] for label in labels])))

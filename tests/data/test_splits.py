@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from workflow.data.choices import Choices
 from workflow.data.dataset import DataError
 from workflow.data.prepare import Prepared, PreparedCase
 from workflow.data.splits import check_splits, make_splits
@@ -109,17 +110,33 @@ def prepared() -> Prepared:
             name=name,
             subject=subject,
             shape=(8, 8, 8),
+            array_voxels={},
+            file_shape=(8, 8, 8),
             spacing=(1.0, 1.0, 1.0),
             affine=((1.0, 0.0, 0.0, 0.0),) * 4,
             voxels={"background": 500, "a": 12 if "a" in found else 0},
+            box=((0, 8),) * 3,
             image_sha256="",
+            label_sha256="",
             dataset="toy",
-            image_file=Path(f"{name}.npy"),
-            label_file=Path(f"{name}.npy"),
+            root=Path("x"),
+            source=name,
         )
         for name, subject, found in cases_of([(2, frozenset("a"))] * 6)
     )
-    return Prepared(Path("x"), "toy", ("background", "a"), ("T1",), "", "", (), cases)
+    return Prepared(
+        root=Path("x"),
+        name="toy",
+        classes=("background", "a"),
+        channels=("T1",),
+        reference="",
+        licence="",
+        warnings=(),
+        fingerprint={},
+        choices=Choices(None, "none", ("percentiles",)),
+        patch_voxels=0,
+        cases=cases,
+    )
 
 
 def table(prepared: Prepared) -> pd.DataFrame:

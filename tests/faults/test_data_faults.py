@@ -160,8 +160,14 @@ def test_a_strange_name_is_only_a_name(name: str, data: Path, tmp_path: Path) ->
     assert prepared.classes[1] == f"../{name}"
     written = {path for path in tmp_path.rglob("*")} - before
     cases = [case.name for case in prepared.cases]
-    expected = {out / part / f"{case}.npy" for part in ("images", "labels") for case in cases}
-    assert written == {out, out / "images", out / "labels", out / "prepared.json"} | expected
+    parts = {"images": ["npy"], "labels": ["npy"], "foreground": ["npy"], "cases": ["npz", "json"]}
+    expected = {
+        out / part / f"{case}.{ending}"
+        for part, endings in parts.items()
+        for ending in endings
+        for case in cases
+    }
+    assert written == {out, out / "prepared.json", *(out / part for part in parts)} | expected
 
 
 def test_labels_that_say_nothing_of_their_images_are_not_judged(data: Path) -> None:

@@ -143,6 +143,8 @@ class Data:
     def label(self, case: Case) -> np.ndarray:
         return case.label
 
+    reference_label = label
+
 
 def write_study(
     folder: Path,

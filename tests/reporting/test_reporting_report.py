@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -12,11 +13,12 @@ import pytest
 from synthetic_study import Loss, write_study
 
 from workflow.reporting import evidence, report
+from workflow.reporting.answer import answers
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import TABLES, read_study
-from workflow.reporting.text import verdict
 
 EVIL = "<script>alert(1)</script>"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
 class Page(HTMLParser):
@@ -37,7 +39,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(study_dir: Path) -> str:
-    return report.build(study_dir).read_text(encoding="utf-8")
+    return report.build(study_dir, REFERENCE).read_text(encoding="utf-8")
 
 
 def test_report_fetches_nothing(page: str) -> None:
@@ -51,17 +53,23 @@ def test_report_fetches_nothing(page: str) -> None:
 
 
 def test_report_has_its_sections_in_order(page: str) -> None:
-    wanted = ["verdict", "ranking", "failures", "correction", "contrasts", "equivalence",
-              "stability", "absent", "calibration", "curves", "cases", "rates", "data", "cost",
-              "cards", "reading", "provenance"]  # fmt: skip
+    wanted = ["answer", "ranking", "curves", "correction", "failures", "cases", "contrasts",
+              "equivalence", "stability", "absent", "calibration", "rates", "data", "cost",
+              "cards", "reading", "provenance", "tables"]  # fmt: skip
     sections = [attributes["id"] for tag, attributes in Page(page).tags if tag == "section"]
     assert sections == wanted
 
 
-def test_report_tells_the_verdict_failures_and_environment(page: str, study_dir: Path) -> None:
+def test_headings_do_not_skip_a_level(page: str) -> None:
+    levels = [int(tag[1]) for tag, _ in Page(page).tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_report_tells_the_answer_failures_and_environment(page: str, study_dir: Path) -> None:
     words = Page(page).words
-    for sentence in verdict(read_study(study_dir)):
-        assert sentence in words
+    for answer in answers(read_study(study_dir), []):
+        assert answer.told in words
     assert "MemoryError: killed" in words
     assert "the loss became nan at step 310" in words
     assert "all background" in words
@@ -76,10 +84,14 @@ def test_scores_in_the_report_are_those_of_the_table(page: str, study_dir: Path)
     assert f'data-sort="{row["mean_dice"]}"' in page
 
 
+def section_code(page: str, name: str) -> str:
+    code = page[page.index(f'<section id="{name}"') :]
+    return code[: code.index("</section>")]
+
+
 def section(page: str, name: str) -> str:
     """The words of one section, with a space between two cells."""
-    code = page[page.index(f'<section id="{name}"') :]
-    words = re.sub("<[^>]+>", " ", code[: code.index("</section>")])
+    words = re.sub("<[^>]+>", " ", section_code(page, name))
     return " ".join(html.unescape(words).split())
 
 
@@ -92,7 +104,7 @@ def test_contrasts_tell_what_they_detect_and_what_holds_for_these_seeds(
     detectable, freedom = found["minimum_detectable_difference"], found["degrees_of_freedom"]
     assert f"{detectable:.3f} {freedom:.1f} df" in words
     assert "these seeds only (Holm)" in words
-    assert evidence.detectable(study) in section(page, "verdict")
+    assert evidence.detectable(study) in section(page, "answer")
 
 
 def test_collapse_is_told_as_k_of_n_with_wilsons_interval(page: str) -> None:
@@ -137,7 +149,7 @@ def test_each_split_has_its_digest(page: str, study_dir: Path) -> None:
         assert f"{split} {digest[:12]}" in words
         assert f'<code title="{digest}">{digest[:12]}</code>' in page
     older = dataclasses.replace(study, dataset=dataset.drop(columns="sha256"))
-    assert "SHA-256" not in section(report.render(older, study_dir / "figures"), "data")
+    assert "SHA-256" not in section(report.render(older, study_dir), "data")
 
 
 def test_images_have_alternative_texts(page: str) -> None:
@@ -147,7 +159,7 @@ def test_images_have_alternative_texts(page: str) -> None:
 
 
 def test_formulas_are_mathml(page: str) -> None:
-    assert page.count("<math ") == 6
+    assert section_code(page, "cards").count("<math ") == 6
 
 
 def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
@@ -167,7 +179,9 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
     (folder / "environment.json").write_text(json.dumps({EVIL: {EVIL: EVIL}}))
     code = report.build(folder).read_text(encoding="utf-8")
     assert EVIL not in code
-    assert sum(tag == "script" for tag, _ in Page(code).tags) == 1
+    kinds = [attributes.get("type") for tag, attributes in Page(code).tags if tag == "script"]
+    assert kinds.count(None) == 2  # ours, which hold nothing of the study
+    assert set(kinds) <= {None, "application/json", "text/plain"}
     assert EVIL in Page(code).words
 
 
@@ -200,7 +214,7 @@ def test_report_of_a_poor_study_is_still_built(tmp_path: Path, options: dict) ->
 @pytest.mark.parametrize("table", TABLES)
 def test_report_is_made_without_a_table(page: str, study_dir: Path, table: str) -> None:
     study = dataclasses.replace(read_study(study_dir), **{table: pd.DataFrame()})
-    words = Page(report.render(study, study_dir / "figures")).words
+    words = Page(report.render(study, study_dir)).words
     assert not re.search(r"\bnan\b(?! at step)", words)
 
 

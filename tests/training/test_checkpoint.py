@@ -145,7 +145,7 @@ def test_the_fingerprint_is_of_all_that_a_run_depends_on(study, prepared, splits
             replace(case, image_sha256="0") if case is trained else case for case in prepared.cases
         ),
     )
-    swapped = replace(first, label_file=others[0].label_file)
+    swapped = replace(first, label_sha256=others[0].label_sha256)
     other_label = replace(prepared, cases=(swapped, *others))
     assert split[first.name] != "test"
     renamed = replace(prepared, classes=(*prepared.classes[:-1], "another name"))

@@ -225,7 +225,9 @@ def _pushes(study: Study, cases: pd.DataFrame, labels: list[str]) -> dict[str, f
     sizes = cases.loc[there & lacking, "reference_voxels"]
     if sizes.empty:
         return {}
-    voxels = math.prod(study.training.patch_size)
+    patch = study.training.patch_size
+    assert patch != "auto"  # the arms of this experiment have the phantom's
+    voxels = math.prod(patch)
     structure = min(round(sizes.median()), voxels // 2)
     classes = 1 + cases["class"].nunique()
     batch = study.training.batch_size

@@ -33,7 +33,8 @@ def answers(study: Study, raw: Table, generic: Table) -> dict[str, pd.DataFrame]
 
     ``gradients``: how large the gradient is at the start, against the reference loss's of the same
     seed (``ratio``, the median over seeds): the norm over the weights, a mean over the steps
-    before the first validation, and the sum of absolute values over the logits at the first step.
+    before the first validation (of runs that did not diverge), and the sum of absolute values over
+    the logits at the first step.
 
     ``optimisers``: mean Dice of each loss under SGD less that under AdamW, with intervals from the
     crossed model and Holm's correction over all rows. ``agreement``: Kendall's tau between the
@@ -116,6 +117,9 @@ def _gradients(study: Study, raw: Table) -> pd.DataFrame:
     curves, runs = raw["curves"], ["arm", "loss", "seed"]
     norms = curves[(curves["split"] == "train") & (curves["quantity"] == "gradient_norm")]
     first = {"norm": norms.sort_values("step").groupby(runs)["value"].first()}
+    # the mean of a run on its way to infinity is no start
+    status = raw["runs"].set_index(runs)["status"].reindex(first["norm"].index)
+    first["norm"] = first["norm"][status != "diverged"]
     if "signals" in raw:
         signals = raw["signals"][raw["signals"]["step"] == 0]
         sums = signals.assign(total=signals["gradient_inside"] + signals["gradient_outside"])

@@ -102,7 +102,7 @@ def _floor_cases(study: Study, prepared: Prepared, splits: pd.DataFrame) -> pd.D
     for case in prepared.cases:
         if case.name not in held_out:
             continue
-        reference = np.array(prepared.label(case))
+        reference = np.array(prepared.reference_label(case))
         for row in score_case(
             np.zeros_like(reference),
             reference,

@@ -1,15 +1,15 @@
 """Data sets as folders: read the declarations, load the volumes, verify every voxel.
 
-Every file is read once: `inspect` yields each sound case and notes the faults of the others, and
-both `verify` and `prepare.prepare` are consumers of it.
+`examine` reads one case and knows nothing of the others, so cases are read in any order and by many
+processes; `judge` holds what they left against each other. `verify` and `prepare.prepare` do both.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from nibabel.affines import voxel_sizes
 
 from workflow.data.evidence import Thumbnail, alike, mismatches, thumbnail
 from workflow.data.faults import DataError, one_line
+from workflow.data.fingerprint import Facts, facts
 from workflow.data.layout import LARGEST_LABEL, Case, DataSet, merge_labels, read
 from workflow.data.nifti import Nifti, read_nifti
 
@@ -25,9 +26,11 @@ __all__ = [
     "Case",
     "DataError",
     "DataSet",
+    "Examination",
     "Verification",
     "Volume",
-    "inspect",
+    "examine",
+    "judge",
     "load_image",
     "load_label",
     "merge_labels",
@@ -47,8 +50,6 @@ class Volume:
     label: np.ndarray
     affine: np.ndarray
     spacing: tuple[float, float, float]
-    image_sha256: str
-    label_sha256: str
 
 
 @dataclass
@@ -89,16 +90,13 @@ def load_label(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Findings:
-    """What is likely to be wrong, gathered over the cases to be told once for each kind.
+    """What is likely to be wrong, gathered over files or cases to be told once for each kind.
 
     `kinds` leads from what was found, as the end of "3 of 4 ...", to names and evidence. Kinds
     that begin with "files" count files (`files` in all), the others count cases.
     """
 
     kinds: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
-    thumbnails: list[Thumbnail] = field(default_factory=list)
-    labels: dict[str, Volume] = field(default_factory=dict)
-    values: set[int] = field(default_factory=set)
     files: int = 0
 
     def add(self, kind: str, name: str, evidence: str) -> None:
@@ -111,6 +109,12 @@ class Findings:
         for kind, evidence in read.doubts:
             self.add(f"files {kind}", str(path), evidence)
 
+    def add_all(self, others: Findings) -> None:
+        """Those of another case."""
+        self.files += others.files
+        for kind, found in others.kinds.items():
+            self.kinds[kind] += found
+
     def lines(self, cases: int) -> Iterator[str]:
         """One line a kind."""
         for kind, found in self.kinds.items():
@@ -122,40 +126,86 @@ class Findings:
             yield f"{len(found)} of {of} {kind}: {name} ({evidence}){rest}{more}"
 
 
-def inspect(
-    dataset: DataSet, notes: Verification, patch_size: Sequence[int] | None = None
-) -> Iterator[Volume]:
-    """Read each case once, yield the sound ones and write faults and warnings into `notes`.
+@dataclass
+class Examination:
+    """What is known of one case once its voxels are let go.
 
-    Exhaust the iterator before judging `notes`: some findings concern several cases.
+    What follows `findings` is there only for a case without faults.
     """
+
+    case: Case
+    faults: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    affine: np.ndarray | None = None
+    image_sha256: str = ""
+    label_sha256: str = ""
+    facts: Facts | None = None
+    thumbnail: Thumbnail | None = None
+
+
+def examine(
+    dataset: DataSet, case: Case, patch_size: Sequence[int] | None = None
+) -> tuple[Volume | None, Examination]:
+    """Read every voxel of one case: what it is, and what is wrong with it.
+
+    There is no volume if a file cannot be read; one with faults must not be used.
+    """
+    found = Examination(case)
+    volume, found.faults = _inspect_case(dataset, case, found.findings)
+    if volume is not None:
+        found.image_sha256, found.label_sha256 = _digest(volume.image), _digest(volume.label)
+    if volume is not None and not found.faults:
+        _look_at(volume, found.findings, patch_size)
+        found.affine = volume.affine
+        found.facts = facts(volume.image, volume.label, volume.spacing)
+        found.thumbnail = thumbnail(case.name, volume.image, volume.label, volume.affine)
+    return volume, found
+
+
+def judge(dataset: DataSet, examinations: Iterable[Examination], notes: Verification) -> None:
+    """Write faults and warnings into `notes`: those of each case, and those between cases."""
     notes.faults += dataset.faults
-    seen: dict[str, Volume] = {}
+    images: dict[str, Examination] = {}
+    labels: dict[str, Examination] = {}
+    values: set[int] = set()
+    thumbnails: list[Thumbnail] = []
     findings = Findings()
-    for case in dataset.cases:
-        volume, faults = _inspect_case(dataset, case, findings)
-        if volume is not None:
-            twin = seen.setdefault(volume.image_sha256, _without_voxels(volume))
-            if twin.case != case:
-                faults += _judge_twins(volume, twin, notes)
+    for one in examinations:
+        faults = list(one.faults)
+        if one.image_sha256:
+            twin = images.setdefault(one.image_sha256, one)
+            if twin is not one:
+                faults += _judge_twins(one, twin, notes)
         notes.faults += faults
-        if volume is not None and not faults:
-            _look_at(volume, findings, notes, patch_size)
-            yield volume
-    absent = [name for value, name in dataset.labels.items() if value not in findings.values]
+        findings.add_all(one.findings)
+        if faults or one.facts is None or one.thumbnail is None:
+            continue
+        values |= set(one.facts.counts)
+        thumbnails.append(one.thumbnail)
+        if len(one.facts.counts) == 1:
+            continue  # empty labels are all the same
+        twin = labels.setdefault(one.label_sha256, one)
+        if twin is not one and _one_subject(notes, one.case, twin.case):
+            notes.warnings.append(
+                f"{one.case.name}: the same label as {twin.case.name} with another image; if it is "
+                "not one patient, one label is wrong; their subjects count as one and stay in one "
+                "split"
+            )
+    absent = [name for value, name in dataset.labels.items() if value not in values]
     if absent and not notes.faults:
         notes.warnings.append(
-            f"{dataset.root / 'dataset.json'}: no label has a voxel of {', '.join(absent)}; are "
-            "the values right?"
+            f"{dataset.declared}: no label has a voxel of {', '.join(absent)}; are the values "
+            "right?"
         )
-    for name, other, correlation in alike(findings.thumbnails):
-        if _one_subject(notes, _case(dataset, name), _case(dataset, other)):
+    cases = {case.name: case for case in dataset.cases}
+    for name, other, correlation in alike(thumbnails):
+        if _one_subject(notes, cases[name], cases[other]):
             notes.warnings.append(
                 f"{name}: nearly the same image as {other} (correlation {correlation:.5f}); their "
                 "subjects count as one and stay in one split, remove one if it is a copy"
             )
     notes.warnings += findings.lines(len(dataset.cases))
-    notes.warnings += mismatches(findings.thumbnails)
+    notes.warnings += mismatches(thumbnails)
     notes.warnings[:] = map(one_line, notes.warnings)
 
 
@@ -166,16 +216,13 @@ def verify(dataset: DataSet, patch_size: Sequence[int] | None = None) -> Verific
         DataError: with the faults of all cases.
     """
     notes = Verification()
-    for _ in inspect(dataset, notes, patch_size):
-        pass
+    judge(dataset, (examine(dataset, case, patch_size)[1] for case in dataset.cases), notes)
     if notes.faults:
         raise DataError(notes.faults)
     return notes
 
 
-def _look_at(
-    volume: Volume, findings: Findings, notes: Verification, patch_size: Sequence[int] | None
-) -> None:
+def _look_at(volume: Volume, findings: Findings, patch_size: Sequence[int] | None) -> None:
     """Gather what is only likely to be wrong with a case that can be used."""
     name, image, label = volume.case.name, volume.image, volume.label
     if patch_size and any(np.less(label.shape, patch_size)):
@@ -205,25 +252,12 @@ def _look_at(
                 f"channels {one} and {two}",
             )
     values = _values(label)
-    findings.values |= set(values)
     if len(values) == 1:
         findings.add(
             "labels have one value everywhere, check that nothing is missing",
             name,
             f"the value {values[0]}",
         )
-    else:
-        twin = findings.labels.setdefault(volume.label_sha256, _without_voxels(volume))
-        if twin.case != volume.case and _one_subject(notes, volume.case, twin.case):
-            notes.warnings.append(
-                f"{name}: the same label as {twin.case.name} with another image; if it is not one "
-                "patient, one label is wrong; their subjects count as one and stay in one split"
-            )
-    findings.thumbnails.append(thumbnail(name, image, label, volume.affine))
-
-
-def _case(dataset: DataSet, name: str) -> Case:
-    return next(case for case in dataset.cases if case.name == name)
 
 
 def _one_subject(notes: Verification, case: Case, other: Case) -> bool:
@@ -234,27 +268,21 @@ def _one_subject(notes: Verification, case: Case, other: Case) -> bool:
     return subject != first
 
 
-def _judge_twins(volume: Volume, twin: Volume, notes: Verification) -> list[str]:
+def _judge_twins(one: Examination, twin: Examination, notes: Verification) -> list[str]:
     """What two cases with one image mean.
 
     With one label too, a case is in the data set twice: a fault. With different labels one patient
     was annotated under two names (public data have it): both are usable, but only in one split.
     """
-    path, other = volume.case.images[0], twin.case.images[0]
-    if volume.label_sha256 == twin.label_sha256:
+    path, other = one.case.images[0], twin.case.images[0]
+    if one.label_sha256 == twin.label_sha256:
         return [f"{path}: the same case as {other.name}, image and label are identical; remove one"]
-    if _one_subject(notes, volume.case, twin.case):
+    if _one_subject(notes, one.case, twin.case):
         notes.warnings.append(
-            f"{volume.case.name}: the same image as {twin.case.name} with another label; subjects "
-            f"'{volume.case.subject}' and '{twin.case.subject}' count as one and stay in one split"
+            f"{one.case.name}: the same image as {twin.case.name} with another label; subjects "
+            f"'{one.case.subject}' and '{twin.case.subject}' count as one and stay in one split"
         )
     return []
-
-
-def _without_voxels(volume: Volume) -> Volume:
-    """What is worth remembering of a case once its arrays are let go."""
-    nothing = np.empty(0)
-    return replace(volume, image=nothing, label=nothing)
 
 
 def _load_image(
@@ -344,7 +372,7 @@ def _inspect_case(
         )
     elif label.any() and any(np.array_equal(channel, label) for channel in image):
         faults.append(f"{case.images[0]}: the image is a copy of its label, put the image there")
-    return Volume(case, image, label, affine, spacing, _digest(image), _digest(label)), faults
+    return Volume(case, image, label, affine, spacing), faults
 
 
 def _digest(voxels: np.ndarray) -> str:
@@ -358,7 +386,7 @@ def _image_faults(dataset: DataSet, case: Case, image: np.ndarray) -> list[str]:
     faults = []
     if len(image) != len(dataset.channels):
         faults.append(
-            f"{case.images[0]}: {len(image)} channels, but dataset.json names "
+            f"{case.images[0]}: {len(image)} channels, but {dataset.declared.name} names "
             f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of them"
         )
     broken = image.size - int(np.isfinite(image).sum())
@@ -381,8 +409,8 @@ def _label_faults(dataset: DataSet, case: Case, label: np.ndarray) -> list[str]:
     shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
     known = ", ".join(map(str, sorted(dataset.labels)))
     return [
-        f"{case.label}: label values {shown} are not in dataset.json, which has {known}; declare "
-        "or correct them"
+        f"{case.label}: label values {shown} are not in {dataset.declared.name}, which has "
+        f"{known}; declare or correct them"
     ]
 
 

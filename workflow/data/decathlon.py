@@ -1,12 +1,20 @@
-"""Fetch a task of the Medical Segmentation Decathlon, by MONAI's table of archives."""
+"""Fetch a task of the Medical Segmentation Decathlon, by MONAI's table of archives.
+
+That table knows an archive's MD5 and no other sum. So the SHA-256 of the archive and of every file
+in it are written down when it is unpacked, in ``<task>.sha256`` beside the folder, and the files
+are held against them whenever the folder is used again. The archive itself is not kept;
+``sha256sum --check --ignore-missing <task>.sha256`` checks the files without this program.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from workflow import files
 from workflow.data.faults import DataError
 
 SOURCE = "http://medicaldecathlon.com (Antonelli et al. 2022, CC BY-SA 4.0)"
@@ -20,8 +28,9 @@ def fetch(
 ) -> Path:
     """The folder `root/<task>`, downloaded unless it is there.
 
-    An existing folder is used as it is, whoever put it there. The archive is checked against its
-    checksum and unpacked beside the target, which appears only when it is complete.
+    A folder that somebody else put there is used as it is, one that was downloaded only if its
+    files still have the digests of that day. The archive is checked against its checksum and
+    unpacked beside the target, which appears only when it is complete.
 
     Args:
         task: such as "Task04_Hippocampus".
@@ -31,10 +40,11 @@ def fetch(
 
     Raises:
         DataError: an unknown task, no network, a wrong checksum, an archive that leaves its folder
-            or holds no data set.
+            or holds no data set; a file that was changed or lost since the download.
     """
     target = Path(root) / task
     if (target / "dataset.json").is_file():
+        _hold(target)
         return target
     # Late, as MONAI takes seconds to import and most studies never download.
     from monai.apps import DecathlonDataset
@@ -66,5 +76,41 @@ def fetch(
         unpacked = Path(part) / "unpacked" / task
         if not (unpacked / "dataset.json").is_file():
             raise DataError(f"{address}: no {task}/dataset.json in the archive; {instead}")
+        # the digests first: a folder of ours never lies there without them
+        digests = {f"{task}.tar": _sha256(archive)} | _digests(unpacked)
+        with files.replacing(_list(target)) as temporary:
+            temporary.write_text("".join(f"{d}  {name}\n" for name, d in digests.items()), "utf-8")
         os.rename(unpacked, target)
     return target
+
+
+def _list(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file, by its path from where the folder lies."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder.parent).as_posix(): _sha256(path) for path in found}
+
+
+def _hold(target: Path) -> None:
+    """Raises ``DataError`` for files that are no longer what was downloaded."""
+    if not _list(target).is_file():
+        return
+    lines = _list(target).read_text(encoding="utf-8").splitlines()
+    known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = _digests(target)
+    faults = [
+        f"{target.parent / name}: {'changed' if name in found else 'lost'} since the download; "
+        f"remove {target} and {_list(target).name} to download it again"
+        for name, digest in known.items()
+        if name.startswith(f"{target.name}/") and found.get(name) != digest
+    ]
+    if faults:
+        raise DataError(faults)

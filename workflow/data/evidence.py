@@ -53,7 +53,8 @@ def thumbnail(case: str, image: np.ndarray, label: np.ndarray, affine: np.ndarra
     coarse -= coarse.mean(axis=1, keepdims=True)
     deviation = coarse.std(axis=1, keepdims=True)
     coarse /= np.where(deviation > 0, deviation, 1)
-    return Thumbnail(case, label.shape, affine, coarse.astype(np.float16), label[grid].copy())
+    small = label[grid].astype(np.uint16)
+    return Thumbnail(case, label.shape, affine, coarse.astype(np.float16), small)
 
 
 def alike(cases: Sequence[Thumbnail]) -> list[tuple[str, str, float]]:

@@ -1,7 +1,8 @@
 """The folder of a data set: which cases, labels and channels `dataset.json` and the files declare.
 
-Two layouts are read: the Medical Segmentation Decathlon (MSD), whose `dataset.json` lists every
-image with its label, and nnU-Net v2, whose cases are found by their file names.
+Three layouts are read: the Medical Segmentation Decathlon (MSD), whose `dataset.json` lists every
+image with its label; nnU-Net v2, whose cases are found by their file names; and ACDC as its authors
+distribute it, a folder for each patient and no `dataset.json`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ from workflow.data.faults import DataError
 from workflow.data.nifti import ENDINGS, without_ending
 
 LARGEST_LABEL = 65535  # a table of the values is held in memory
+ACDC = {
+    "name": "ACDC",
+    "labels": {
+        "background": 0, "right ventricle": 1, "myocardium": 2, "left ventricle": 3,
+    },
+    "modality": {"0": "MRI"},
+    "reference": "Bernard et al. 2018, doi:10.1109/TMI.2018.2837502",
+    "licence": "CC BY-NC-SA 4.0",
+}  # fmt: skip
+"""What the `dataset.json` of ACDC would say, if there were one."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,13 @@ class Case:
 class DataSet:
     """A folder whose declarations are sound; its voxels are not read yet (see `dataset.verify`).
 
-    `faults` are those of files that `cases` leaves out; verification tells them with its own.
+    `declared` is the file, or folder, that says so. `faults` are those of files that `cases` leaves
+    out; verification tells them with its own.
     """
 
     name: str
     root: Path
+    declared: Path
     cases: tuple[Case, ...]
     labels: dict[int, str]
     channels: tuple[str, ...]
@@ -53,12 +66,14 @@ class DataSet:
 
 
 def read(root: Path, subject: str | None = None, incomplete: bool = False) -> DataSet:
-    """Read the declarations of an MSD or nnU-Net v2 folder.
+    """Read the declarations of an MSD, nnU-Net v2 or ACDC folder.
 
     Args:
-        root: folder with `dataset.json`, `imagesTr/` and `labelsTr/`.
+        root: folder with `dataset.json`, `imagesTr/` and `labelsTr/`, or with the patients of ACDC
+            (also below `training/`).
         subject: regular expression searched in each case name; its first group, or the whole
-            match where it has none, is the subject. Without it each case is its own subject.
+            match where it has none, is the subject. Without it each case is its own subject, but
+            the frames of a patient of ACDC are one.
         incomplete: leave out the cases with faults and put these in `faults`, so that they can be
             told together with those of the voxels.
 
@@ -66,24 +81,28 @@ def read(root: Path, subject: str | None = None, incomplete: bool = False) -> Da
         DataError: with every fault of the folder.
     """
     root = Path(root)
-    declared = _read_json(root)
+    patients = _acdc_patients(root)
+    declared = ACDC if patients else _read_json(root)
     faults: list[str] = []
     where = root / "dataset.json"
     nnunet = "channel_names" in declared or "file_ending" in declared
-    if not nnunet and "training" not in declared:
+    if not patients and not nnunet and "training" not in declared:
         raise DataError(
             f"{where}: expected the key 'training' (Medical Segmentation Decathlon) or "
             f"'channel_names' and 'file_ending' (nnU-Net v2), found "
             f"{', '.join(declared) or 'none'}; add what the folder holds"
         )
-    needed = ("channel_names", "file_ending") if nnunet else ("training", "modality")
+    needed = ("channel_names", "file_ending") if nnunet else ("modality",)
     missing = [key for key in (*needed, "labels") if key not in declared]
     if missing:
         raise DataError([f"{where}: the key '{key}' is missing, add it" for key in missing])
     labels = _labels(where, declared["labels"], faults)
     channels = _channels(where, declared[needed[0] if nnunet else "modality"], faults)
     undefined = bool(faults)  # no voxel can be judged by these declarations
-    if nnunet:
+    if patients:
+        found = _acdc_cases(patients, faults)
+        subject = subject or ACDC_PATIENT
+    elif nnunet:
         found = _nnunet_cases(root, declared, len(channels), faults)
     else:
         found = _msd_cases(root, declared["training"], faults)
@@ -104,6 +123,7 @@ def read(root: Path, subject: str | None = None, incomplete: bool = False) -> Da
     return DataSet(
         name=str(declared.get("name") or root.resolve().name),
         root=root,
+        declared=root if patients else where,
         cases=cases,
         labels=labels,
         channels=channels,
@@ -159,9 +179,12 @@ def _read_json(root: Path) -> dict[str, Any]:
     """The content of dataset.json."""
     path = root / "dataset.json"
     if why := _unusable(root, stat.S_ISDIR, "folder"):
-        raise DataError(f"{root}: {why}, expected a data set (MSD or nnU-Net v2)")
+        raise DataError(f"{root}: {why}, expected a data set (MSD, nnU-Net v2 or ACDC)")
     if why := _unusable(path, stat.S_ISREG, "file"):
-        raise DataError(f"{path}: {why}, expected the description of the data set")
+        raise DataError(
+            f"{path}: {why}, expected the description of the data set (or, for ACDC, its folders "
+            "patient001, ...)"
+        )
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -353,6 +376,75 @@ def _nnunet_cases(root: Path, declared: dict[str, Any], channels: int, faults: l
     return found
 
 
+ACDC_PATIENT = r"^patient\d+"
+
+
+def _acdc_patients(root: Path) -> list[Path]:
+    """The folders of the patients; none if this is another layout, or no folder at all."""
+    if not _unusable(root / "dataset.json", stat.S_ISREG, "file"):
+        return []
+    for folder in (root, root / "training"):
+        if _unusable(folder, stat.S_ISDIR, "folder"):
+            continue
+        found = [path for path in folder.glob("patient*") if path.is_dir()]
+        if found:
+            return sorted(found)
+    return []
+
+
+def _acdc_cases(patients: list[Path], faults: list[str]) -> Found:
+    """`patientNNN/patientNNN_frameMM.nii.gz` with `_gt`, two frames a patient as `Info.cfg` says.
+
+    The frames between them (`_4d`) have no label and are passed over.
+    """
+    found: Found = {}
+    for folder in patients:
+        frames: set[str] = set()
+        for file in _volumes(folder, faults):
+            name = without_ending(file.name)
+            if name.endswith("_4d"):
+                continue
+            match = re.fullmatch(rf"({re.escape(folder.name)}_frame\d+)(_gt)?", name)
+            if not match:
+                faults.append(f"{file}: expected a name such as {folder.name}_frame01.nii.gz")
+                continue
+            frames.add(match[1])
+        for name in _acdc_frames(folder, faults) - frames:
+            faults.append(
+                f"{folder / name}.nii.gz: no such file, but Info.cfg names the frame; download the "
+                "patient again"
+            )
+        if not frames:
+            faults.append(f"{folder}: no frames, expected {folder.name}_frame01.nii.gz and _gt")
+        for name in sorted(frames):
+            image, label = (_packed_or_not(folder, stem) for stem in (name, f"{name}_gt"))
+            if _exists(image, label, faults=faults):
+                found[name] = ((image,), label)
+    return found
+
+
+def _acdc_frames(folder: Path, faults: list[str]) -> set[str]:
+    """Names of the two frames (end of diastole and systole) in `Info.cfg`, if the file is there."""
+    info = folder / "Info.cfg"
+    if not info.is_file():
+        return set()
+    try:
+        text = info.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{info}: cannot be read ({error}), download it again")
+        return set()
+    return {
+        f"{folder.name}_frame{int(number):02d}"
+        for number in re.findall(r"^\s*E[DS]\s*:\s*(\d{1,4})\s*$", text, re.MULTILINE)
+    }
+
+
+def _packed_or_not(folder: Path, stem: str) -> Path:
+    """The file with one of the endings, the first one if neither is there."""
+    packed, plain = (folder / f"{stem}{ending}" for ending in ENDINGS)
+    return plain if plain.is_file() and not packed.is_file() else packed
+
+
 def _volumes(folder: Path, faults: list[str]) -> list[Path]:
     """NIfTI files of a folder; hidden ones (macOS archives carry `._` twins) are passed over."""
     if why := _unusable(folder, stat.S_ISDIR, "folder"):
@@ -386,7 +478,7 @@ def _exists(*files: Path, faults: list[str]) -> bool:
     for file in files:
         why = _unusable(file, stat.S_ISREG, "file")
         if why:
-            is_label = file.parent.name == "labelsTr"
+            is_label = file.parent.name == "labelsTr" or without_ending(file.name).endswith("_gt")
             has_no = "image has no label" if is_label else "label has no image"
             faults.append(f"{file}: {why}, so the {has_no}; add the file or remove the case")
     return len(faults) == before

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-KEPT = 10_000  # foreground voxels remembered of a class and case: more would only cost memory
-
 
 @dataclass(frozen=True)
 class _Draw:
@@ -47,6 +45,9 @@ class PatchSampler:
     Args:
         images: arrays (C, x, y, z), float32; memory maps are welcome.
         labels: arrays (x, y, z) of classes, 0 is the background.
+        foreground: of each case the flat indices of some voxels of each foreground class it has.
+            None of the three sequences is read before a patch needs the case, so they may open
+            their files when asked.
         patch_size: voxels along x, y and z.
         batch_size: patches of a batch.
         foreground_share: probability of a patch around foreground, 0 to 1.
@@ -64,6 +65,7 @@ class PatchSampler:
         self,
         images: Sequence[np.ndarray],
         labels: Sequence[np.ndarray],
+        foreground: Sequence[Sequence[np.ndarray]],
         patch_size: Sequence[int],
         batch_size: int,
         foreground_share: float,
@@ -72,15 +74,14 @@ class PatchSampler:
         order_seed: int,
         augmentation_seed: int,
     ) -> None:
-        if not images or len(images) != len(labels):
-            raise ValueError(f"{len(images)} images and {len(labels)} labels, expected as many")
-        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-            if image.shape[1:] != label.shape or len(patch_size) != label.ndim:
-                raise ValueError(
-                    f"case {number}: image {image.shape}, label {label.shape}, patch "
-                    f"{tuple(patch_size)}, expected (C, x, y, z), (x, y, z) and three lengths"
-                )
-        self._images, self._labels = list(images), list(labels)
+        if not images or not len(images) == len(labels) == len(foreground):
+            raise ValueError(
+                f"{len(images)} images, {len(labels)} labels and {len(foreground)} lists of "
+                "foreground, expected as many"
+            )
+        self._images, self._labels, self._foreground = images, labels, foreground
+        self._shapes: dict[int, tuple[int, ...]] = {}
+        self._minima: dict[int, np.ndarray] = {}
         self._patch_size = tuple(int(length) for length in patch_size)
         self._batch_size = batch_size
         self._foreground_share = foreground_share
@@ -89,8 +90,6 @@ class PatchSampler:
         self._order = np.random.default_rng(order_seed)
         self._augmentation = np.random.default_rng(augmentation_seed)
         self._digest = hashlib.sha256().hexdigest()
-        self._foreground = [_foreground(label) for label in self._labels]
-        self._minima = [_minimum(image, self._patch_size) for image in self._images]
 
     @property
     def sha256(self) -> str:
@@ -119,7 +118,7 @@ class PatchSampler:
         records = b"".join(draw.record() for draw in draws)
         # A chain of digests, not one running hash: a checkpoint can hold the last link.
         self._digest = hashlib.sha256(bytes.fromhex(self._digest) + records).hexdigest()
-        channels = len(self._images[0])
+        channels = len(draws[0].scale)
         images = np.empty((self._batch_size, channels, *self._patch_size), dtype=np.float32)
         labels = np.zeros((self._batch_size, *self._patch_size), dtype=np.int64)
         for image, label, draw in zip(images, labels, draws, strict=True):
@@ -129,10 +128,10 @@ class PatchSampler:
     def _draw(self) -> _Draw:
         rng, patch = self._order, self._patch_size
         case = int(rng.integers(len(self._labels)))
-        shape = self._labels[case].shape
-        foreground = self._foreground[case]
+        channels, *shape = self._shape(case)
         centred = rng.random() < self._foreground_share
-        if centred and foreground:
+        foreground = self._foreground[case] if centred else ()
+        if foreground:
             voxels = foreground[int(rng.integers(len(foreground)))]
             voxel = np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), shape)
             corner = [
@@ -146,7 +145,6 @@ class PatchSampler:
             ]
         rng = self._augmentation
         flips = tuple(bool(flip) for flip in rng.random(3) < 0.5) if self._flips else (False,) * 3
-        channels = len(self._images[case])
         scale, shift = self._intensity * rng.uniform(-1, 1, size=(2, channels))
         return _Draw(case, tuple(corner), flips, 1 + scale, shift)
 
@@ -154,40 +152,37 @@ class PatchSampler:
         """Fill one patch, image (C, *patch) and label (*patch) of zeros, in place."""
         source, target = [], []
         for corner, length, size in zip(
-            draw.corner, self._labels[draw.case].shape, self._patch_size, strict=True
+            draw.corner, self._shape(draw.case)[1:], self._patch_size, strict=True
         ):
             start, stop = max(corner, 0), min(corner + size, length)
             source.append(slice(start, stop))
             target.append(slice(start - corner, stop - corner))
         flipped = tuple(axis for axis, flip in enumerate(draw.flips) if flip)
-        minimum = self._minima[draw.case]
-        if minimum is not None:
-            image[:] = minimum[:, None, None, None]
+        volume = self._images[draw.case]
+        if any(n < p for n, p in zip(volume.shape[1:], self._patch_size, strict=True)):
+            image[:] = self._minimum(draw.case, volume)[:, None, None, None]
         # Flipping the target view writes the patch mirrored without a copy.
         mirrored = np.flip(image, tuple(axis + 1 for axis in flipped))
-        mirrored[:, *target] = self._images[draw.case][:, *source]
+        mirrored[:, *target] = volume[:, *source]
         np.flip(label, flipped)[*target] = self._labels[draw.case][*source]
         if self._intensity:
             image *= draw.scale.astype(np.float32)[:, None, None, None]
             image += draw.shift.astype(np.float32)[:, None, None, None]
 
+    def _shape(self, case: int) -> tuple[int, ...]:
+        """(C, x, y, z) of a case, looked up once."""
+        if case not in self._shapes:
+            shape, marked = self._images[case].shape, self._labels[case].shape
+            if shape[1:] != marked or len(self._patch_size) != len(marked):
+                raise ValueError(
+                    f"case {case}: image {shape}, label {marked}, patch {self._patch_size}, "
+                    "expected (C, x, y, z), (x, y, z) and three lengths"
+                )
+            self._shapes[case] = shape
+        return self._shapes[case]
 
-def _foreground(label: np.ndarray) -> list[np.ndarray]:
-    """Flat indices of the voxels of each class present, evenly thinned to `KEPT` of a class."""
-    flat = np.asarray(label).ravel()
-    places = np.flatnonzero(flat)
-    values = flat[places]
-    found = []
-    for value in np.unique(values):
-        voxels = places[values == value]
-        if len(voxels) > KEPT:
-            voxels = voxels[np.linspace(0, len(voxels) - 1, KEPT).astype(np.int64)]
-        found.append(voxels.astype(np.uint32 if flat.size < 2**32 else np.uint64))
-    return found
-
-
-def _minimum(image: np.ndarray, patch_size: tuple[int, ...]) -> np.ndarray | None:
-    """Minimum of each channel (C,), where the volume is smaller than the patch."""
-    if all(length >= size for length, size in zip(image.shape[1:], patch_size, strict=True)):
-        return None
-    return np.asarray(image).reshape(len(image), -1).min(axis=1)
+    def _minimum(self, case: int, image: np.ndarray) -> np.ndarray:
+        """Minimum of each channel (C,) of a volume that is smaller than the patch."""
+        if case not in self._minima:
+            self._minima[case] = np.asarray(image).reshape(len(image), -1).min(axis=1)
+        return self._minima[case]

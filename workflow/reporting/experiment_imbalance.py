@@ -114,7 +114,7 @@ def _voxel_axis(axis: Axes, fractions: pd.Series) -> None:
     """Logarithmic, with a tick at every fraction that there is."""
     places = sorted(set(fractions))
     axis.set_xscale("log")
-    axis.set_xticks(places, [_fraction(value) for value in places], fontsize=7)
+    axis.set_xticks(places, [_fraction(value) for value in places], fontsize=7, rotation=35)
     axis.minorticks_off()
     axis.set_xlim(places[0] / 2, places[-1] * 2)
 

@@ -108,15 +108,11 @@ def draw_validation_curves(study: Study) -> Figure:
 
 
 def _lost_classes(study: Study) -> dict[tuple[str, float, int], set[str]]:
-    """The classes that each run lost: those that collapsed, or all if it diverged or failed."""
-    lost = {}
-    for _, run in study.runs.iterrows():
-        named = {name for name in str(run.get("collapsed_classes") or "").split(";") if name}
-        outcome = study.outcome(run)
-        everything = outcome in ("diverged", "failed") or (outcome != "none" and not named)
-        key = (run["loss"], float(run["learning_rate"]), int(run["seed"]))
-        lost[key] = set(study.classes) if everything else named
-    return lost
+    """The classes that each run lost."""
+    return {
+        (run["loss"], float(run["learning_rate"]), int(run["seed"])): study.lost_classes(run)
+        for _, run in study.runs.iterrows()
+    }
 
 
 def _handles(study: Study) -> list[Line2D]:

@@ -11,10 +11,28 @@ import pandas as pd
 import yaml
 
 from workflow import files
-from workflow.reporting import evidence, figures, page, reproduction, text, wording
+from workflow.reporting import (
+    answer,
+    chart,
+    corrections,
+    downloads,
+    drawn,
+    evidence,
+    failures,
+    figures,
+    page,
+    preparation,
+    provenance,
+    ranking,
+    reproduction,
+    text,
+    viewer,
+    wording,
+)
 from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
+NOTHING = pd.DataFrame()
 # Pictures of voxels are smaller as PNG; everything else stays sharp as SVG.
 RASTER = ("cases_median", "cases_worst", "dataset")
 TITLES = {
@@ -35,21 +53,25 @@ TITLES = {
 }
 
 
-def build(study_dir: Path) -> Path:
+def build(study_dir: Path, reference: Path | None = None, logs: Path | None = None) -> Path:
     """Write `report.html` from a study's tables and figures and return its path.
 
-    Figures that are not there yet are drawn first.
+    Figures that are not there yet are drawn first. ``reference`` is the folder of the committed
+    results: the study at one learning rate for all and the gallery of gradients are read there.
+    ``logs`` is the folder of the runs' logs, by default that of the study.
     """
     study_dir = Path(study_dir)
     if not all((study_dir / "figures" / f"{name}.svg").is_file() for name in TITLES):
         figures.write_all(study_dir)
     out = study_dir / "report.html"
-    files.write_text(out, render(read_study(study_dir), study_dir / "figures"))
+    files.write_text(out, render(read_study(study_dir), study_dir, reference, logs))
     return out
 
 
-def render(study: Study, figures_dir: Path) -> str:
-    """The page as text."""
+def render(
+    study: Study, folder: Path, reference: Path | None = None, logs: Path | None = None
+) -> str:
+    """The page as text; ``folder`` has the study's figures, logs and tables."""
     environment = page.environment()
     environment.filters.update(
         number=wording.number,
@@ -61,43 +83,63 @@ def render(study: Study, figures_dir: Path) -> str:
         finite=lambda value: value is not None and math.isfinite(value),
     )
     environment.globals.update(
-        estimate=wording.estimate, interval=wording.interval, count=wording.count
+        estimate=wording.estimate,
+        interval=wording.interval,
+        count=wording.count,
+        bar=drawn.interval_bar,
     )
+    gaps = failures.missing(study)
+    fixed = read_study(reference / "fixed_rate") if reference else Study("")
+    fixed_rate = fixed if ranking.at_one_rate(study, fixed) else None
+    gallery = files.read_table(reference / "losses" / "gallery.csv") if reference else NOTHING
+    configuration = yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True)
     template = environment.get_template("report.html.j2")
     return template.render(
         study=study,
-        verdict=text.verdict(study),
-        status=text.status_line(study),
+        question=text.QUESTION,
+        answers=answer.answers(study, gaps),
+        glance=answer.glance(study),
+        glance_title=answer.glance_title(study),
         asked=text.asked(study),
-        notes=text.ranking_notes(study),
         tier_names={"separable": "below"},
         rule_name=evidence.rule_name,
         aspects=evidence.ASPECTS,
-        figures={name: _figure(study, figures_dir, name) for name in TITLES},
-        ranking=_records(study.ranked),
-        pairs=[_pair(study, old, fix) for old, fix in study.pairs()],
+        figures={name: _figure(study, folder / "figures", name) for name in TITLES},
+        ranking=ranking.rows(study, fixed_rate),
+        fixed_notes=ranking.fixed_notes(study, fixed_rate) if fixed_rate else [],
+        curves=(curves := chart.curves(study)),
+        library=chart.library() if curves else {},
+        pairs=corrections.pairs(study, gallery),
         contrasts=_contrasts(study),
-        troubled=_troubled(study),
+        warnings=failures.warnings(study, gaps),
+        missing=gaps,
+        troubled=failures.troubled(study, logs or folder / "logs"),
         losses_lost=_collapse(study),
         equivalent=_equivalent(study),
         stability=_records(study.chosen(study.stability)),
         absent=_records(_in_order(study, study.chosen(study.absent))),
         rates=_rates(study),
         told={
-            "detectable": evidence.detectable(study),
             "equivalence": evidence.equivalence_notes(study),
             "stability": evidence.stability_notes(study),
             "rates": evidence.rates_notes(study),
         },
         reproduced=reproduction.section(study.reproduction),
+        viewer=viewer.section(study, folder / "tables"),
         sizes=_records(study.dataset),
-        digests=_digests(study),
+        preparation=preparation.section(study.preparation),
+        digests=provenance.digests(study),
         cost=_records(_in_order(study, study.cost)),
         cards=[_card(card) for card in study.cards],
         rules=text.rules(study),
         scope=text.scope(study),
-        environment=_flat(study.environment),
-        configuration=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
+        facts=provenance.facts(study),
+        versions=provenance.versions(study),
+        seeds=provenance.seeds(study),
+        rerun=provenance.rerun(study),
+        configuration=configuration,
+        configuration_link=downloads.address(configuration.encode(), "text/plain"),
+        downloads=downloads.tables(folder),
         floor=FLOOR,
     )
 
@@ -121,26 +163,6 @@ def _figure(study: Study, folder: Path, name: str) -> dict[str, str]:
         "source": page.address(folder / f"{name}.{'png' if name in RASTER else 'svg'}"),
         "title": TITLES[name](study),
         "caption": text.caption(study, name),
-    }
-
-
-def _pair(study: Study, published: str, corrected: str) -> dict[str, Any]:
-    endpoints = {
-        endpoint: study.contrast("correction", corrected, published, endpoint)
-        for endpoint in ("mean_dice", "rarest_dice")
-    }
-    cards = {card.get("label"): card for card in study.cards}
-    reasons = [found["reason"] for found in endpoints.values() if found is not None]
-    return {
-        "published": study.row(published),
-        "corrected": study.row(corrected),
-        "reason": next(iter(reasons), "") or cards.get(published, {}).get("reason", ""),
-        "differences": {
-            name: None
-            if found is None
-            else {**found, "separable": text.separable(found, study.confidence)}
-            for name, found in endpoints.items()
-        },
     }
 
 
@@ -224,30 +246,3 @@ def _rates(study: Study) -> list[dict[str, Any]]:
                     "on_edge": bool(best["on_edge"])}  # fmt: skip
         rows.append(row)
     return rows
-
-
-def _digests(study: Study) -> dict[str, str]:
-    """What identifies the cases of each split; empty for tables that are older than it."""
-    if "sha256" not in study.dataset:
-        return {}
-    by_split = study.dataset[study.dataset["split"] != "all"].groupby("split", sort=False)
-    return by_split["sha256"].first().to_dict()
-
-
-def _troubled(study: Study) -> list[dict[str, Any]]:
-    """Runs that failed, diverged or collapsed, the worst first."""
-    order = ("failed", "diverged", "total", "partial")
-    rows = [{**run, "outcome": study.outcome(run)} for _, run in study.runs.iterrows()]
-    rows = [row for row in rows if row["outcome"] in order]
-    return sorted(rows, key=lambda row: (order.index(row["outcome"]), row["loss"], row["seed"]))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested dictionary as dotted names and their values."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat

@@ -33,6 +33,7 @@ TABLES = (
     "trials",
     "cost",
     "slices",
+    "agreement",
 )
 
 
@@ -47,6 +48,7 @@ class Study:
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     reproduction: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
     cards: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     dataset: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -66,6 +68,7 @@ class Study:
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     cost: pd.DataFrame = field(default_factory=pd.DataFrame)
     slices: pd.DataFrame = field(default_factory=pd.DataFrame)
+    agreement: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def title(self) -> str:
@@ -201,12 +204,23 @@ class Study:
         rows = rows[(rows["contrast"] == "reference") & rows["loss"].isin(self.losses)]
         return rows.sort_values("loss", key=lambda labels: labels.map(self.losses.index))
 
+    def runs_of(self, loss: str) -> pd.DataFrame:
+        """The runs of a loss; none where no run has been recorded."""
+        return self.runs[self.runs["loss"] == loss] if len(self.runs) else self.runs
+
     def outcome(self, run: pd.Series) -> str:
         """What became of a run: failed, diverged, or its degree of collapse."""
         if run["status"] in ("failed", "diverged"):
             return str(run["status"])
         degree = str(run.get("collapse") or "")
         return degree if degree in ("partial", "total") else "none"
+
+    def lost_classes(self, run: pd.Series) -> set[str]:
+        """The classes that a run lost: those that collapsed, or all if it diverged or failed."""
+        named = {name for name in str(run.get("collapsed_classes") or "").split(";") if name}
+        outcome = self.outcome(run)
+        everything = outcome in ("diverged", "failed") or (outcome != "none" and not named)
+        return set(self.classes) if everything else named
 
 
 def read_study(study_dir: Path) -> Study:
@@ -218,6 +232,7 @@ def read_study(study_dir: Path) -> Study:
         config=_load(study_dir / "config.yaml", yaml.safe_load, {}),
         environment=_load(study_dir / "environment.json", json.loads, {}),
         reproduction=_load(study_dir / "reproduction.json", json.loads, {}),
+        preparation=_load(study_dir / "preparation.json", json.loads, {}),
         cards=_load(tables / "cards.json", json.loads, []),
         **{name: files.read_table(tables / f"{name}.csv") for name in TABLES},
     )

@@ -1,4 +1,9 @@
-# What a result depends on, beyond its input files.
+# What a result depends on, beyond its input files; and what a run needs.
+
+import errno
+from functools import cache
+
+from workflow.data.prepare import load_all
 
 CERTIFICATE = f"{RESULTS}/reproduction.json"
 
@@ -15,7 +20,12 @@ def code(*places):
 
 def prepared(arm):
     """The data set of an arm, and its external test set if it has one."""
-    return [f"{paths.resources(data)}/prepared/prepared.json" for data in ARMS[arm].data_sets()]
+    return [found for data in ARMS[arm].data_sets() for found in prepared_json(data)]
+
+
+def prepared_json(data):
+    """That of one data set, of none if there is none."""
+    return [f"{paths.resources(data)}/prepared/prepared.json"] if data else []
 
 
 def raw_files(data):
@@ -67,3 +77,29 @@ def paper_files():
 def certified():
     """Whether this call verifies the study, or an earlier one did."""
     return "verify" in workflow.dag_settings.targets or Path(CERTIFICATE).exists()
+
+
+@cache
+def needs_of_run(arm, files):
+    """Memory and minutes of a run of an arm (a trial is one too), whose data are prepared."""
+    from workflow import needs  # MONAI with it, which few calls need
+
+    for file in files:
+        Path(file).stat()  # Snakemake puts the question off until the file is there
+    try:
+        data = load_all(Path(file).parent for file in files)
+    except DataError:  # broken, or of an earlier version: it is made again before it is used
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), files[0]) from None
+    study = ARMS[arm]
+    need = needs.of_run(study.run_settings(next(iter(study.losses))), study.splits, data)
+    return need._replace(mem_mb=need.mem_mb + needs.SCHEDULED) if SCHEDULED else need
+
+
+def needed(what):
+    """For `resources`; each attempt gets more of it than the one before."""
+
+    def value(wildcards, input, attempt):
+        arm = getattr(wildcards, "arm", "")
+        return attempt * getattr(needs_of_run(arm, tuple(input.prepared)), what)
+
+    return value

@@ -3,9 +3,9 @@
 NAMES = (
     "dataset runs curves cases summary comparisons absent collapse reliability cost slices".split()
 )
-NAMES += "improvement equivalence ranks friedman rankings stability".split()
+NAMES += "improvement equivalence ranks friedman rankings stability volumes".split()
 TABLES = expand(f"{RESULTS}/tables/{{name}}.csv", name=NAMES)
-TABLES += [f"{RESULTS}/tables/slices.npz", f"{RESULTS}/tables/cards.json"]
+TABLES += expand(f"{RESULTS}/tables/{{file}}", file=("slices.npz", "volumes.npz", "cards.json"))
 
 
 rule compare:
@@ -19,10 +19,11 @@ rule compare:
         # `update`, because the old tables stay until each new one is whole
         tables=update(report(TABLES, category="Tables")),
         environment=f"{RESULTS}/environment.json",
+        preparation=f"{RESULTS}/preparation.json",
     log:
         f"{RESULTS}/logs/compare.log",
     params:
         code=code("workflow/comparison", "workflow/evaluation", "losses", "workflow/files.py"),
     shell:
-        "python -m workflow compare {input.config:q} {input.splits:q} "
+        "python -m workflow tables {input.config:q} {input.splits:q} "
         "--prepared {input.prepared:q} --log {log:q}"

@@ -33,18 +33,26 @@ for source, written in (("phantom", "phantom/dataset.json"), ("decathlon", "down
 rule prepare:
     input:
         # a function, because braces in a user's path would be taken for wildcards
-        lambda wildcards: raw_files(DATA[wildcards.data]),
+        raw=lambda wildcards: raw_files(DATA[wildcards.data]),
+        like=lambda wildcards: prepared_json(DATA[wildcards.data].like),
     output:
         "resources/{data}/prepared/prepared.json",
     log:
         "resources/{data}/prepare.log",
+    # as many as there are, one process each
+    threads: 16
     params:
         settings=lambda wildcards: DATA[wildcards.data].model_dump_json(),
         code=code(
-            *(f"workflow/data/{m}.py" for m in ("dataset", "faults", "layout", "nifti", "prepare"))
+            *(
+                f"workflow/data/{name}.py"
+                for name in "choices dataset evidence faults fingerprint".split()
+                + "layout nifti prepare transform".split()
+            )
         ),
     shell:
-        "python -m workflow prepare {params.settings:q} {output:q} --log {log:q}"
+        "python -m workflow prepare {params.settings:q} {output:q} --like {input.like:q} "
+        "--jobs {threads} --log {log:q}"
 
 
 rule split:

@@ -40,6 +40,7 @@ rule report:
         templates=[str(f) for f in sorted((CODE / "workflow/reporting/templates").iterdir())],
         config=CONFIG,
         environment=rules.compare.output.environment,
+        preparation=rules.compare.output.preparation,
         # in the report once it was asked for
         certificate=lambda wildcards: CERTIFICATE if certified() else [],
     output:
@@ -47,9 +48,11 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
     params:
+        # beside the study's own tables: losses at one rate for all, and their gradients
+        reference=str(CODE / "results" / "reference"),
         code=code("workflow/reporting", "workflow/files.py"),
     shell:
-        "python -m workflow report {input.config:q} --log {log:q}"
+        "python -m workflow report {input.config:q} --reference {params.reference:q} --log {log:q}"
 
 
 rule paper:

@@ -30,8 +30,10 @@ rule train:
         f"{FOLDER}/logs/train/{{dataset}}/{{loss}}-lr-{{rate}}-seed-{{seed}}.log",
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needed("mem_mb"),
+        runtime=needed("minutes"),
         gpu=int(GPU),
+        gpu_slots=int(GPU),
         # no parameter: another limit repeats no run
         time_limit=lambda wildcards: str(ARMS[wildcards.arm].time_limit or 0),
     params:
@@ -60,8 +62,10 @@ if STUDY.tuning:
             f"{RESULTS}/logs/trial/{{loss}}-lr-{{rate}}.log",
         threads: 1
         resources:
-            mem_mb=2000,
+            mem_mb=needed("mem_mb"),
+            runtime=needed("minutes"),
             gpu=int(GPU),
+            gpu_slots=int(GPU),
             time_limit=str(STUDY.time_limit or 0),
         params:
             settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),
@@ -88,8 +92,10 @@ if STUDY.tuning:
             f"{RESULTS}/logs/choose/{{loss}}.log",
         threads: 1
         resources:
-            mem_mb=2000,
+            mem_mb=needed("mem_mb"),
+            runtime=needed("minutes"),
             gpu=int(GPU),
+            gpu_slots=int(GPU),
             time_limit=str(STUDY.time_limit or 0),
         params:
             settings=lambda wildcards: STUDY.trial_settings(wildcards.loss).model_dump_json(),

@@ -10,21 +10,41 @@ import difflib
 import functools
 import hashlib
 import json
-import math
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 import losses
+from workflow.data.choices import (
+    Geometry,
+    Normalisation,
+    Wishes,
+    check_multiples,
+    geometry,
+    multiples,
+    typical,
+)
 from workflow.data.phantom import PhantomSettings
 from workflow.study.keys import chosen, merge
+
+if TYPE_CHECKING:
+    from workflow.data.prepare import Prepared
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Triple = tuple[Count, Count, Count]
+Auto = Literal["auto"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+=,-]*$", max_length=80)]
@@ -60,7 +80,7 @@ class Dataset(Section):
 
     source: Literal["phantom", "folder", "decathlon"]
     name: Name
-    root: str | None = Field(None, description="folder in the MSD or nnU-Net v2 layout")
+    root: str | None = Field(None, description="folder in the MSD, nnU-Net v2 or ACDC layout")
     task: str | None = Field(None, description="Decathlon task, e.g. Task04_Hippocampus")
     subject: str | None = Field(None, description="regular expression: case name -> subject")
     labels: dict[str, list[int]] | None = Field(None, description="classes merged from labels")
@@ -80,6 +100,23 @@ class Dataset(Section):
                     f"subject: '{self.subject}' is no regular expression: {error}"
                 ) from None
         return self
+
+
+class Preparation(Section):
+    """What is done to the volumes before training; ``auto`` follows from their fingerprint."""
+
+    spacing: Literal["native", "auto"] | tuple[Positive, Positive, Positive] = Field(
+        "native", description="of the arrays along x, y and z in mm"
+    )
+    crop: Literal["none", "nonzero", "auto"] = "none"
+    normalisation: Auto | Normalisation | tuple[Normalisation, ...] = Field(
+        "percentiles", description="of all channels, or a list of one a channel"
+    )
+    patch_voxels: Count = Field(32**3, description="most voxels of a patch_size that is auto")
+
+    def wishes(self) -> Wishes:
+        """The same for the data room, which knows nothing of studies."""
+        return Wishes(**self.model_dump())
 
 
 class Splits(Section):
@@ -102,7 +139,7 @@ class Network(Section):
     """MONAI ``UNet``."""
 
     channels: tuple[Count, ...] = (8, 16, 32, 64)
-    strides: tuple[Count | Triple, ...] = (2, 2, 2)
+    strides: tuple[Count | Triple, ...] | Auto = (2, 2, 2)
     num_res_units: Annotated[int, Field(ge=0)] = 1
     norm: Literal["batch", "instance"] = "batch"
 
@@ -110,18 +147,12 @@ class Network(Section):
     def _lengths_match(self) -> Network:
         if len(self.channels) < 2:
             raise ValueError(f"channels needs two levels or more, not {len(self.channels)}")
-        if len(self.strides) != len(self.channels) - 1:
+        if self.strides != "auto" and len(self.strides) != len(self.channels) - 1:
             raise ValueError(
                 f"strides must be one shorter than channels ({len(self.channels)}), "
                 f"it has {len(self.strides)}"
             )
         return self
-
-    def divisor(self) -> Triple:
-        """Product of the strides along x, y and z."""
-        steps = [(s, s, s) if isinstance(s, int) else s for s in self.strides]
-        x, y, z = (math.prod(axis) for axis in zip(*steps, strict=True))
-        return x, y, z
 
 
 class Training(Section):
@@ -129,7 +160,7 @@ class Training(Section):
 
     steps: Count = 800
     batch_size: Count = 2
-    patch_size: Triple = (32, 32, 32)
+    patch_size: Triple | Auto = (32, 32, 32)
     foreground_share: Share = 2 / 3
     flips: bool = True
     intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -207,11 +238,24 @@ class Loss(Section):
 class Data(Section):
     """What decides the data set and its prepared arrays, shared by all studies that agree in it.
 
-    The patch size takes part because volumes smaller than it are reported.
+    The patch size takes part because volumes smaller than it are reported. An external test set is
+    prepared ``like`` the data set of training, where the study asks for a preparation.
     """
 
     dataset: Dataset
-    patch_size: Triple
+    patch_size: Triple | Auto
+    preparation: Preparation = Preparation()
+    like: Data | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: Callable[[Data], dict[str, Any]]) -> dict[str, Any]:
+        """So that a key which is not used gives no data set another digest."""
+        content = serialise(self)
+        if self.preparation == Preparation():
+            del content["preparation"]
+        if self.like is None:
+            del content["like"]
+        return content
 
     def fingerprint(self) -> str:
         """Eight letters that name it among the prepared data sets."""
@@ -231,9 +275,22 @@ class RunSettings(Section):
     evaluation: Evaluation
     checkpoint: Literal["best", "last"]
 
-    def window(self) -> Triple:
-        """Window of the sliding-window inference in voxels."""
-        return self.evaluation.window or self.training.patch_size
+    def geometry(self, prepared: Prepared) -> Geometry:
+        """Patch, strides and window, ``auto`` decided from the fingerprint of the data set.
+
+        Raises :class:`StudyError` where they do not fit each other.
+        """
+        try:
+            return geometry(
+                *typical(prepared.fingerprint, prepared.choices),
+                levels=len(self.network.channels),
+                patch_size=self.training.patch_size,
+                strides=self.network.strides,
+                window=self.evaluation.window,
+                patch_voxels=prepared.patch_voxels,
+            )
+        except ValueError as error:
+            raise StudyError(str(error)) from None
 
     def sha256(self) -> str:
         """Digest by which a run tells what it was made with."""
@@ -247,6 +304,7 @@ class Study(Section):
     experiment: Experiment | None = None
     dataset: Dataset
     external: Dataset | None = Field(None, description="another data set, all of it for testing")
+    preparation: Preparation = Preparation()
     splits: Splits = Splits()
     network: Network = Network()
     training: Training = Training()
@@ -304,16 +362,11 @@ class Study(Section):
                 f"comparison.reference_loss: '{self.comparison.reference_loss}' is no label of "
                 f"this study's losses: {', '.join(self.losses)}"
             )
-        for key, size in (
-            ("training.patch_size", self.training.patch_size),
-            ("evaluation.window", self.evaluation.window or self.training.patch_size),
-        ):
-            for extent, divisor in zip(size, self.network.divisor(), strict=True):
-                if extent % divisor:
-                    raise ValueError(
-                        f"{key}: {list(size)} must be multiples of the network's "
-                        f"strides {list(self.network.divisor())}"
-                    )
+        if self.network.strides != "auto":  # else it is known only with the data
+            patch = self.training.patch_size
+            divisor = multiples(self.network.strides)
+            check_multiples("training.patch_size", divisor if patch == "auto" else patch, divisor)
+            check_multiples("evaluation.window", self.evaluation.window or divisor, divisor)
         for label, loss in self.losses.items():
             try:
                 loss.check()
@@ -413,13 +466,39 @@ class Study(Section):
 
     def data(self) -> Data:
         """What the data set and its preparation depend on."""
-        return Data(dataset=self.dataset, patch_size=self.training.patch_size)
+        return Data(
+            dataset=self.dataset,
+            patch_size=self.training.patch_size,
+            preparation=self.preparation,
+        )
 
     def external_data(self) -> Data | None:
         """The same of the external test set."""
         if self.external is None:
             return None
-        return Data(dataset=self.external, patch_size=self.training.patch_size)
+        own = self.data()
+        like = None if self.preparation == Preparation() else own
+        return own.model_copy(update={"dataset": self.external, "like": like})
+
+    def plan(self, prepared: Prepared) -> dict[str, Any]:
+        """``preparation.json``: the fingerprint, what was chosen from it, and what was asked."""
+        geometry = self.run_settings(next(iter(self.losses))).geometry(prepared)
+        asked = {"preparation": self.preparation, "training": self.training,
+                 "network": self.network, "evaluation": self.evaluation}  # fmt: skip
+        keys = {"preparation": {"spacing", "crop", "normalisation", "patch_voxels"},
+                "training": {"patch_size"}, "network": {"strides"},
+                "evaluation": {"window"}}  # fmt: skip
+        chosen = dataclasses.asdict(prepared.choices) | dataclasses.asdict(geometry)
+        return {
+            "dataset": prepared.name,
+            "asked": {
+                key: value
+                for name, section in asked.items()
+                for key, value in section.model_dump(mode="json", include=keys[name]).items()
+            },
+            "chosen": chosen | {"spacing": prepared.choices.spacing or "native"},
+            "fingerprint": prepared.fingerprint,
+        }
 
     def data_sets(self) -> list[Data]:
         """That of training, and the external test set if there is one."""

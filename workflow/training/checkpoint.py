@@ -44,8 +44,7 @@ def training_code() -> str:
         [
             *(root / "training").glob("*.py"),
             *(root / "evaluation").glob("*.py"),
-            root / "data" / "patches.py",
-            root / "data" / "prepare.py",
+            *(root / "data" / f"{m}.py" for m in ("choices", "patches", "prepare", "transform")),
         ]
     )
 
@@ -61,7 +60,8 @@ def fingerprint(
     """SHA-256 of all that the state of a run depends on, except the machine.
 
     Settings, code of the loss and of training, learning rate, seed, version of torch and kind of
-    device; names of the classes, and each case of training and validation.
+    device; names of the classes, what was done to the cases, and each one of training and
+    validation.
     """
     digest = hashlib.sha256()
     for part in (
@@ -69,19 +69,23 @@ def fingerprint(
         provenance.code_sha256(losses.sources(settings.loss.name)),
         training_code(),
         repr((rate, seed, torch.__version__, device.type, prepared.classes)),
+        repr((prepared.choices, settings.geometry(prepared))),
     ):
         digest.update(f"{part}\n".encode())
     split_of = dict(zip(splits["case"], splits["split"], strict=True))
     for case in prepared.cases:
         if split_of[case.name] in ("train", "validation"):
-            digest.update(f"{split_of[case.name]} {case_sha256(prepared, case)}\n".encode())
+            digest.update(f"{split_of[case.name]} {case_sha256(case)}\n".encode())
     return digest.hexdigest()
 
 
-def case_sha256(prepared: Prepared, case: PreparedCase) -> str:
+def case_sha256(case: PreparedCase) -> str:
     """Digest of what training and scoring see of a case, wherever its files lie."""
-    known = (case.name, case.subject, case.dataset, case.shape, case.spacing, case.image_sha256)
-    return hashlib.sha256(repr(known).encode() + prepared.label(case).tobytes()).hexdigest()
+    known = (
+        case.name, case.subject, case.dataset, case.shape, case.spacing, case.image_sha256,
+        case.label_sha256,
+    )  # fmt: skip
+    return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
 class Checkpoints:

@@ -25,11 +25,16 @@ def score(
     Its name, ``rows`` of ``cases.csv`` without the column checkpoint, its part of the reliability
     table (C, BINS, 3), and its label map (x, y, z).
 
-    ``cases``: of ``prepared``, each with its logits (C, x, y, z); ``nsd_tolerance`` in mm.
+    ``cases``: of ``prepared``, each with its logits (C, x, y, z); ``nsd_tolerance`` in mm. Scores
+    are of the grid of the files, so that they do not depend on the preparation; label maps are of
+    the grid of the arrays, as the images are that they are shown on.
     """
     found = []
     for case, logits in cases:
-        predicted, reference = label_map(logits), np.array(prepared.label(case))
+        label = label_map(logits)
+        logits = prepared.restored(case, logits)
+        predicted = label_map(logits) if case.moved else label
+        reference = np.array(prepared.reference_label(case))
         scores = score_case(
             predicted,
             reference,
@@ -40,7 +45,7 @@ def score(
         sure, counted = certainty(logits, reference)
         place = {"test_set": case.dataset, "case": case.name, "subject": case.subject}
         rows = [place | score | certain for score, certain in zip(scores, sure, strict=True)]
-        maps = {"reliability": torch.from_numpy(counted), "label": torch.from_numpy(predicted)}
+        maps = {"reliability": torch.from_numpy(counted), "label": torch.from_numpy(label)}
         found.append({"case": case.name, "rows": rows, **maps})
     return found
 

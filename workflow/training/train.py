@@ -209,6 +209,7 @@ class Trainer:
         record: Record,
     ):
         self.settings, self.prepared, self.run, self.record = settings, prepared, run, record
+        self.geometry = settings.geometry(prepared)
         self.name = f"{run.loss} seed {run.seed}"
         self.seeds = run.seeds()
         record.status |= {f"{what}_seed": seed for what, seed in self.seeds.items()}
@@ -222,7 +223,9 @@ class Trainer:
             split: [cases[name] for name in sorted(rows["case"])]
             for split, rows in splits.groupby("split")
         }
-        voxels = [sum(case.voxels[c] for case in self.cases["train"]) for c in prepared.classes]
+        voxels = [
+            sum(case.array_voxels[c] for case in self.cases["train"]) for c in prepared.classes
+        ]
         with blaming_the_loss():
             self.loss = objective.create(settings.loss, voxels)
         total = sum(voxels)
@@ -233,7 +236,7 @@ class Trainer:
             class_frequencies=None
             if settings.training.output_bias == "random"
             else [v / total for v in voxels],
-            **settings.network.model_dump(),
+            **settings.network.model_dump() | {"strides": self.geometry.strides},
         )
         record.status["initial_weights_sha256"] = networks.weights_sha256(self.network)
         self.network.to(self.device)
@@ -247,6 +250,20 @@ class Trainer:
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.seconds = dict.fromkeys(("training", "validation", "evaluation"), 0.0)
 
+    def sampler(self) -> PatchSampler:
+        """The patches of the run, from the first."""
+        training = self.settings.training
+        return PatchSampler(
+            *self.prepared.patches_of(self.cases["train"]),
+            patch_size=self.geometry.patch_size,
+            batch_size=training.batch_size,
+            foreground_share=training.foreground_share,
+            flips=training.flips,
+            intensity=training.intensity_jitter,
+            order_seed=self.seeds["order"],
+            augmentation_seed=self.seeds["augmentation"],
+        )
+
     def fit(
         self, save: Callable[[dict[str, Any]], None], state: dict[str, Any] | None
     ) -> dict[str, str]:
@@ -257,18 +274,7 @@ class Trainer:
 
         Returns the status: ``ok``, or ``diverged`` with the reason. Whatever else happens raises.
         """
-        training = self.settings.training
-        sampler = PatchSampler(
-            [self.prepared.image(case) for case in self.cases["train"]],
-            [self.prepared.label(case) for case in self.cases["train"]],
-            patch_size=training.patch_size,
-            batch_size=training.batch_size,
-            foreground_share=training.foreground_share,
-            flips=training.flips,
-            intensity=training.intensity_jitter,
-            order_seed=self.seeds["order"],
-            augmentation_seed=self.seeds["augmentation"],
-        )
+        training, sampler = self.settings.training, self.sampler()
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
         status["startup_seconds"] = time.time() - psutil.Process().create_time()
         try:
@@ -329,6 +335,7 @@ class Trainer:
     def _train_until(self, until: int, batches: Iterator) -> None:
         self.network.train()
         sums = {"loss": 0.0, "gradient_norm": 0.0}
+        parameters = list(self.network.parameters())  # to find them takes time in every step
         first = self.step
         started = time.perf_counter()
         try:
@@ -353,7 +360,7 @@ class Trainer:
                         )
                     ]
                 norm = torch.nn.utils.get_total_norm(
-                    [p.grad for p in self.network.parameters() if p.grad is not None]
+                    [p.grad for p in parameters if p.grad is not None]
                 ).item()
                 if not math.isfinite(norm):
                     raise Diverged(f"the gradient norm is {norm} at step {self.step + 1}")
@@ -410,7 +417,7 @@ class Trainer:
             self.network,
             {name: case.shape for name, case in cases.items()},
             lambda name: torch.from_numpy(np.array(self.prepared.image(cases[name]))),
-            window=self.settings.window(),
+            window=self.geometry.window,
             overlap=self.settings.evaluation.overlap,
             device=self.device,
         ):
@@ -465,7 +472,7 @@ class Trainer:
                 digest = networks.weights_sha256(self.network)
                 found: list[dict[str, Any]] = []
                 for batch in chain(self._batches("test"), self._batches(EXTERNAL)):
-                    cases = [case_sha256(self.prepared, case) for case in batch]
+                    cases = [case_sha256(case) for case in batch]
                     part = once(f"{digest} {cases}", partial(self._scores, batch))
                     found += part["found"]
                     self.seconds["evaluation"] += part["seconds"]

@@ -1,10 +1,14 @@
 "use strict";
-// A click, or Enter, on a heading sorts its table; rows without a value stay last.
+// A button in each heading sorts its table; rows without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   table.querySelectorAll("thead th").forEach((heading, column) => {
-    heading.tabIndex = 0;
-    const sort = () => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...heading.childNodes);
+    heading.append(button);
+    heading.scope = "col";
+    button.addEventListener("click", () => {
       const numeric = heading.classList.contains("n");
       const up = heading.hasAttribute("aria-sort") ? heading.getAttribute("aria-sort") !== "ascending" : !numeric;
       table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
@@ -23,10 +27,51 @@ for (const table of document.querySelectorAll("table.sortable")) {
         return up ? a.key.localeCompare(b.key) : b.key.localeCompare(a.key);
       });
       body.append(...rows.map(({ row }) => row));
-    };
-    heading.addEventListener("click", sort);
-    heading.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); }
     });
   });
 }
+
+// Filters show the rows that have all of what was chosen.
+for (const form of document.querySelectorAll("form.filters")) {
+  const table = document.getElementById(form.dataset.table);
+  const rows = [...table.tBodies[0].rows];
+  const told = form.querySelector("output");
+  const apply = () => {
+    const chosen = new FormData(form);
+    const words = chosen.get("words").trim().toLowerCase();
+    for (const row of rows) {
+      const fits = ["family", "kind", "tier"].every((key) => !chosen.get(key) || row.dataset[key] === chosen.get(key));
+      row.hidden = !fits || !row.cells[0].textContent.toLowerCase().includes(words);
+    }
+    table.classList.toggle("brief", !chosen.has("columns"));
+    told.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+  };
+  form.addEventListener("input", apply);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.hidden = false;
+  apply();
+}
+
+// Text that the page holds as base64 of gzip.
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+for (const button of document.querySelectorAll("button[data-packed]")) {
+  button.addEventListener("click", async () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([await unpack(button.dataset.packed)], { type: "text/csv" }));
+    link.download = button.dataset.name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+}
+
+// What is folded on the screen is open on paper.
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  folded.forEach((entry) => { entry.open = true; });
+});
+addEventListener("afterprint", () => folded.forEach((entry) => { entry.open = false; }));

@@ -1,0 +1,316 @@
+"""Our training beside the ordinary MONAI way: steps a second, share of the peak, overhead of a run.
+
+    python -m benchmarks.training            # some minutes; writes training.csv beside itself
+
+Both train the network of the default study from the same weights, on the same cases, patch size
+and batch, with Dice + CE, AdamW and the one-cycle schedule, on one thread. They take turns, a few
+steps each, and so does a large matrix product, whose speed is called the machine's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from monai.data import CacheDataset, DataLoader, decollate_batch
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceCELoss
+from monai.metrics import DiceMetric
+from monai.transforms import (
+    AsDiscrete,
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    NormalizeIntensityd,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+from torch.profiler import ProfilerActivity, profile
+
+from workflow import check, files, needs
+from workflow.data import phantom
+from workflow.data.prepare import Prepared
+from workflow.study import RunSettings, Study, load
+from workflow.training import network as networks
+from workflow.training import optimisation
+from workflow.training.train import Record, Run, Trainer
+
+HERE = Path(__file__).parent
+TABLE, CURVES = HERE / "training.csv", HERE / "training_curves.csv"
+LOSS, SEED = "dice_ce", 1
+CHUNK = 10
+LONG = 3000
+PRODUCT = 1024
+"""Side of the matrices whose product measures the machine."""
+
+
+class Data(NamedTuple):
+    """The same cases, prepared for us and as NIfTI files for MONAI."""
+
+    prepared: Prepared
+    splits: pd.DataFrame
+    folder: Path
+
+    def names(self, split: str) -> list[str]:
+        return sorted(self.splits.loc[self.splits["split"] == split, "case"])
+
+    def items(self, split: str) -> list[dict[str, str]]:
+        """MONAI's list of dictionaries."""
+        raw = {path.name.partition(".")[0]: path for path in self.folder.glob("labelsTr/*")}
+        return [
+            {"image": str(self.folder / "imagesTr" / raw[name].name), "label": str(raw[name])}
+            for name in self.names(split)
+        ]
+
+
+class Ours:
+    """The loop of the workflow, step by step as `Trainer.fit` takes them."""
+
+    def __init__(self, settings: RunSettings, data: Data, rate: float):
+        self.record = Record()
+        self.trainer = Trainer(
+            settings, data.prepared, data.splits, Run(LOSS, rate, SEED), self.record
+        )
+        self.batches = iter(self.trainer.sampler())
+
+    def steps(self, count: int) -> None:
+        self.trainer._train_until(self.trainer.step + count, self.batches)
+
+    def validate(self) -> float:
+        """Mean foreground Dice of the validation cases."""
+        self.trainer.validate()
+        rows = pd.DataFrame(self.record.curve, columns=["step", "split", "quantity", "", "value"])
+        dice = rows[(rows["quantity"] == "dice") & (rows["step"] == self.trainer.step)]
+        return float(dice["value"].mean())
+
+
+class Monai:
+    """What MONAI's tutorials do: dictionary transforms, cache, loader, channels first."""
+
+    def __init__(self, settings: RunSettings, data: Data, rate: float):
+        training = settings.training
+        keys = ["image", "label"]
+        load_case = [
+            LoadImaged(keys), EnsureChannelFirstd(keys),
+            NormalizeIntensityd("image", channel_wise=True),
+        ]  # fmt: skip
+        jitter = training.intensity_jitter
+        cropped = RandCropByPosNegLabeld(
+            keys, label_key="label", spatial_size=training.patch_size,
+            pos=training.foreground_share, neg=1 - training.foreground_share,
+            num_samples=training.batch_size,
+        )  # fmt: skip
+        augmented = [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)]
+        augmented += [
+            RandScaleIntensityd("image", factors=jitter, prob=1.0),
+            RandShiftIntensityd("image", offsets=jitter, prob=1.0),
+        ]
+        cached = CacheDataset(
+            data.items("train"), Compose([*load_case, cropped, *augmented]), progress=False
+        )
+        # the samples of a case make the batch: cheaper than a case for each
+        self.loader = DataLoader(cached, batch_size=1, shuffle=True, num_workers=0)
+        self.held_out = CacheDataset(data.items("validation"), Compose(load_case), progress=False)
+        classes = len(data.prepared.classes)
+        self.network = networks.build(
+            len(data.prepared.channels), classes, seed=SEED, **settings.network.model_dump()
+        )
+        self.loss = DiceCELoss(to_onehot_y=True, softmax=True)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=rate, weight_decay=training.weight_decay
+        )
+        self.schedule = optimisation.schedule(
+            self.optimizer, training.schedule, rate, training.steps
+        )
+        self.batches = self._endless()
+        self.window = settings.geometry(data.prepared).window
+        self.score = DiceMetric(include_background=False, ignore_empty=True)
+        self.prediction = AsDiscrete(argmax=True, to_onehot=classes)
+        self.reference = AsDiscrete(to_onehot=classes)
+
+    def _endless(self) -> Iterator[dict]:
+        while True:
+            yield from self.loader
+
+    def steps(self, count: int) -> None:
+        self.network.train()
+        for _ in range(count):
+            batch = next(self.batches)
+            self.optimizer.zero_grad()
+            value = self.loss(self.network(batch["image"]), batch["label"])
+            value.backward()
+            self.optimizer.step()
+            self.schedule.step()
+            value.item()
+
+    def validate(self) -> float:
+        self.network.eval()
+        self.score.reset()
+        with torch.no_grad():
+            for batch in DataLoader(self.held_out, batch_size=1):
+                logits = sliding_window_inference(batch["image"], self.window, 4, self.network)
+                self.score(
+                    [self.prediction(item) for item in decollate_batch(logits)],
+                    [self.reference(item) for item in decollate_batch(batch["label"])],
+                )
+        # of each class over the cases that have it, then over the classes, as ours
+        return float(self.score.get_buffer().nanmean(0).nanmean())
+
+
+def product(side: int = PRODUCT) -> Callable[[], float]:
+    """A function that multiplies two matrices and gives the operations a CPU second."""
+    left, right = torch.rand(2, side, side)
+
+    def run() -> float:
+        begin = time.process_time()
+        torch.mm(left, right)
+        return 2 * side**3 / (time.process_time() - begin)
+
+    return run
+
+
+def write_data(study: Study, folder: Path) -> Data:
+    """Writes the phantom of a study, and prepares it."""
+    phantom.write(study.dataset.phantom, folder / "raw")
+    read = check.read_dataset(study.dataset, folder / "raw")
+    prepared = check.prepare_data(study.data(), read, folder / "prepared")
+    return Data(prepared, check.split(study.splits, prepared), folder / "raw")
+
+
+def race(settings: RunSettings, data: Data, rate: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row for each round, and both validation curves.
+
+    A round is a few steps of each and a matrix product. Times are those of the CPU: with one
+    thread that is what the wall would show on a machine with nothing else to do.
+    """
+    training = settings.training
+    rivals = {"ours": Ours(settings, data, rate), "monai": Monai(settings, data, rate)}
+    speed, rounds, curves = product(), [], []
+    for index, done in enumerate(range(0, training.steps, CHUNK)):
+        row = {"peak": speed()}
+        for name in list(rivals)[:: 1 if index % 2 else -1]:
+            begin = time.process_time()
+            rivals[name].steps(CHUNK)
+            row[name] = (time.process_time() - begin) / CHUNK
+        rounds.append(row)
+        if (done + CHUNK) % training.validate_every == 0:
+            for name, rival in rivals.items():
+                curves.append((name, done + CHUNK, rival.validate()))
+    return pd.DataFrame(rounds), pd.DataFrame(curves, columns=["way", "step", "dice"])
+
+
+def busiest(settings: RunSettings, data: Data, rate: float, steps: int = 20) -> pd.Series:
+    """Share of each operator in our steps; what is left is Python, NumPy and their calls."""
+    ours = Ours(settings, data, rate)
+    ours.steps(CHUNK)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        begin = time.perf_counter()  # the profiler's clock
+        ours.steps(steps)
+        total = time.perf_counter() - begin
+    rows = {event.key: event.self_cpu_time_total / 1e6 / total for event in profiled.key_averages()}
+    rows["outside PyTorch"] = 1 - sum(rows.values())
+    return pd.Series(rows).sort_values(ascending=False)
+
+
+def overhead(study: Study, data: Data, step: float) -> pd.DataFrame:
+    """CPU seconds of the parts of a run: of the study as it is, and of one of 3,000 steps.
+
+    A real job of two steps is run for what it takes to begin and to end; validation and
+    evaluation are measured here and scaled to the number of cases of the study.
+    """
+    short = study.training.model_copy(update={"steps": 2, "validate_every": 2})
+    settings = study.run_settings(LOSS).model_copy(update={"training": short})
+    trainer = Ours(settings, data, 1e-3).trainer
+    parts = {}
+    for part, run in (("validation", trainer.validate), ("evaluation", trainer.evaluate)):
+        run()  # what is loaded and allocated once is the job's, and counted below
+        begin = time.process_time()
+        run()
+        parts[part] = time.process_time() - begin
+    splits = data.folder.parent / "splits.csv"
+    files.write_table(splits, data.splits)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "workflow", "train", settings.model_dump_json(), splits),
+            *(data.folder.parent / "run" / "status.json", "--loss", LOSS, "--rate", "0.001"),
+            *("--seed", str(SEED), "--prepared", data.folder.parent / "prepared" / "prepared.json"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    # two steps, validated before and after; the weights of one checkpoint scored
+    ends = whole - 2 * step - 2 * parts["validation"] - parts["evaluation"]
+    cases = study.dataset.phantom.subjects / len(data.prepared.cases)
+    rows = []
+    for steps in (study.training.steps, LONG):
+        validations = 1 + math.ceil(steps / study.training.validate_every)
+        rows.append({
+            "steps": steps, "training": steps * step, "start_and_end": ends,
+            "validation": validations * cases * parts["validation"],
+            # the best weights and the last
+            "evaluation": 2 * cases * parts["evaluation"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=200, help="of each (default 200)")
+    parser.add_argument("--subjects", type=int, default=40, help="of the phantom (default 40)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    study = load(HERE.parent / "config" / "default.yaml")
+    changes = {"dataset": {"phantom": {"subjects": options.subjects}}}
+    small = load(HERE.parent / "config" / "default.yaml", changes)
+    training = study.training.model_copy(
+        update={"steps": options.steps, "validate_every": max(CHUNK, options.steps // 4)}
+    )
+    settings = study.run_settings(LOSS).model_copy(update={"training": training})
+    rate = float(study.rate(LOSS))
+    with tempfile.TemporaryDirectory() as name:
+        data = write_data(small, Path(name))
+        rounds, curves = race(settings, data, rate)
+        shares = busiest(settings, data, rate)
+        parts = overhead(study, data, rounds["ours"].median())
+    traced = needs.step(
+        study.network, len(data.prepared.channels), len(data.prepared.classes),
+        training.batch_size, training.patch_size,
+    )  # fmt: skip
+    ratio = rounds["monai"] / rounds["ours"]
+    share = traced.operations / rounds["ours"] / rounds["peak"]
+    rows = [
+        ("steps_per_second", "ours", (1 / rounds["ours"]).median()),
+        ("steps_per_second", "monai", (1 / rounds["monai"]).median()),
+        *(("speed_up", f"{q:.2f}", ratio.quantile(q)) for q in (0.25, 0.5, 0.75)),
+        ("gigaflops", "matrix product", rounds["peak"].median() / 1e9),
+        ("gigaflops", "ours", (traced.operations / rounds["ours"]).median() / 1e9),
+        ("share_of_peak", "ours", share.median()),
+        *(("step_share", operator, value) for operator, value in shares.items() if value > 0.005),
+    ]
+    for part in parts.to_dict("records"):
+        steps, whole = int(part.pop("steps")), sum(part.values())
+        rows += [(f"run_share_{steps}_steps", name, value / whole) for name, value in part.items()]
+        rows.append((f"overhead_{steps}_steps", "", 1 - part["training"] / whole))
+    table = pd.DataFrame(rows, columns=["quantity", "of", "value"])
+    files.write_table(TABLE, table)
+    files.write_table(CURVES, curves)
+    print(table.to_string(), curves.to_string(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

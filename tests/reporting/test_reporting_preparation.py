@@ -1,0 +1,79 @@
+"""What the report says of the preparation is what `preparation.json` holds."""
+
+import copy
+import dataclasses
+import html
+from pathlib import Path
+
+import pytest
+
+from workflow.reporting import report
+from workflow.reporting.preparation import NORMALISATIONS, section
+from workflow.reporting.study_tables import read_study
+
+EVIL = "<script>alert(1)</script>"
+SPREAD = {"median": [1.5, 1.5, 8.0], "minimum": [1.25, 1.25, 5.0], "maximum": [2.0, 2.0, 10.0]}
+CLASS = {"prevalence": 1.0, "voxel_fraction": 0.01, "minimum": 1.0, "maximum": 3.0}
+FOUND = {
+    "dataset": "made_up",
+    "asked": {
+        "spacing": "auto", "crop": "none", "normalisation": ["ct", "zscore"], "patch_voxels": 4096,
+        "patch_size": [64, 64, 8], "strides": "auto", "window": None,
+    },
+    "chosen": {
+        "spacing": [1.5, 1.5, 5.0], "crop": "none", "normalisation": ["ct", "zscore"],
+        "intensities": [], "patch_size": [64, 64, 8], "strides": [[2, 2, 1], 2],
+        "window": [64, 64, 8],
+    },
+    "fingerprint": {
+        "cases": 7,
+        "spacing": SPREAD,
+        "size": SPREAD,
+        "kept": 0.375,
+        "channels": [
+            {"name": "CT", "mean": 99.25, "deviation": 1.0, "median": 1.0, "low": 0.0, "high": 2.0},
+            {"name": EVIL, **dict.fromkeys(("mean", "deviation", "median", "low", "high"))},
+        ],
+        "classes": [{"name": "liver", "median": 123456.0, **CLASS}],
+    },
+}  # fmt: skip
+
+
+def test_choices_are_told_with_their_origin() -> None:
+    rows = {row["name"]: (row["value"], row["origin"]) for row in section(FOUND)["choices"]}
+    assert rows == {
+        "Spacing of the arrays": ("1.5 × 1.5 × 5 mm", "from the fingerprint"),
+        "Crop": ("none", "as the files are"),
+        "Normalisation": (
+            f"CT: {NORMALISATIONS['ct']}; {EVIL}: {NORMALISATIONS['zscore']}", "set in the study",
+        ),
+        "Patch": ("64 × 64 × 8 voxels", "set in the study"),
+        "Strides of the network": ("2 × 2 × 1, 2", "from the fingerprint"),
+        "Window of prediction": ("64 × 64 × 8 voxels", "the patch"),
+    }  # fmt: skip
+
+
+def test_arrays_on_the_grid_of_the_files_are_told_so() -> None:
+    found = copy.deepcopy(FOUND)
+    found["asked"]["spacing"] = found["chosen"]["spacing"] = "native"
+    assert section(found)["choices"][0]["value"] == "that of each image"
+
+
+@pytest.fixture(scope="module")
+def figures(study_dir: Path) -> Path:
+    report.build(study_dir)
+    return study_dir / "figures"
+
+
+def test_the_report_shows_fingerprint_and_choices(study_dir: Path, figures: Path) -> None:
+    study = dataclasses.replace(read_study(study_dir), preparation=FOUND)
+    page = report.render(study, figures)
+    part = page.partition('<section id="preparation">')[2].partition("</section>")[0]
+    for text in ("all 7 cases", "38 %", "99.25", "123456", "1.50", html.escape(EVIL), "–"):
+        assert text in part
+    assert EVIL not in part
+    assert '<a href="#preparation">' in page
+
+
+def test_results_that_are_older_have_no_such_section(study_dir: Path, figures: Path) -> None:
+    assert "#preparation" not in report.render(read_study(study_dir), figures)

@@ -1,0 +1,217 @@
+"""One page over several studies: what holds in all of them, and how alike they rank the losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from workflow import files
+from workflow.reporting import answer, downloads, drawn, failures, page, provenance, ranking, text
+from workflow.reporting.study_tables import FLOOR, Study, read_study
+from workflow.reporting.style import (
+    BLACK,
+    FAINT,
+    LINE_COLOURS,
+    WIDTH,
+    headline,
+    new_figure,
+    nothing_to_show,
+    save,
+    styled,
+)
+from workflow.reporting.wording import (
+    count,
+    interval,
+    listing,
+    number,
+    percent,
+    readable,
+    shortened,
+    signed,
+)
+
+QUESTION = "Which losses survive class imbalance in every one of these studies?"
+NAMED = 10
+
+
+def build(out: Path, folders: Mapping[str, Path]) -> Path:
+    """Write `report.html` of a comparison, whose `tables/stability.csv` is there, into `out`.
+
+    ``folders``: the folder of each study by the name that the page calls it.
+    """
+    studies = {name: read_study(folder) for name, folder in folders.items()}
+    table = scores(studies)
+    files.write_table(out / "tables" / "scores.csv", table)
+    stability = files.read_table(out / "tables" / "stability.csv")
+    save(draw(studies), out / "figures", "ranks")
+    environment = page.environment()
+    environment.filters.update(number=number, signed=signed, percent=percent, readable=readable)
+    environment.filters.update(finite=lambda value: value is not None and math.isfinite(value))
+    environment.globals.update(interval=interval, count=count, bar=drawn.interval_bar)
+    code = environment.get_template("across.html.j2").render(
+        question=QUESTION,
+        studies=studies,
+        answers=answers(studies, stability),
+        losses=_losses(studies),
+        stability=stability.to_dict("records"),
+        endpoints={"mean_dice": "mean Dice", "rarest_dice": "rarest class"},
+        figure=page.address(out / "figures" / "ranks.svg"),
+        title=title(studies),
+        warnings={
+            name: failures.warnings(study, failures.missing(study))
+            for name, study in studies.items()
+        },
+        facts={name: provenance.facts(study) for name, study in studies.items()},
+        tier_names={"separable": "below"},
+        downloads=downloads.tables(out),
+    )
+    files.write_text(out / "report.html", code)
+    return out / "report.html"
+
+
+def shared(studies: Mapping[str, Study]) -> list[str]:
+    """The losses that all studies have, in the order of their mean place."""
+    found = [set(study.losses) for study in studies.values()]
+    labels = set.intersection(*found) if found else set()
+    places = [{label: i for i, label in enumerate(s.losses)} for s in studies.values()]
+    return sorted(labels, key=lambda label: (sum(place[label] for place in places), label))
+
+
+def scores(studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Mean Dice and place of each loss in each study."""
+    columns = ["mean_dice", "mean_dice_low", "mean_dice_high", "rarest_dice", "rarest_dice_low",
+               "rarest_dice_high", "collapse_rate", "tier"]  # fmt: skip
+    tables = []
+    for name, study in studies.items():
+        table = text.trained(study)
+        if len(table):
+            table = table[["loss", *columns]].assign(place=range(1, len(table) + 1))
+            table.insert(0, "study", name)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def answers(studies: Mapping[str, Study], stability: pd.DataFrame) -> list[answer.Answer]:
+    """What is safe everywhere, what breaks everywhere, and how alike the rankings are."""
+    labels = shared(studies)
+    safe = {name: set(answer.safe(study)) for name, study in studies.items()}
+    everywhere = [x for x in labels if all(x in kept for kept in safe.values())]
+    nowhere = [x for x in labels if not any(x in kept for kept in safe.values())]
+    among = (
+        f"{count(len(labels), 'loss', 'losses')} in {'both' if len(studies) == 2 else 'all'} "
+        f"{len(studies)} studies"
+    )
+    somewhere = len(labels) - len(everywhere) - len(nowhere)
+    return [
+        answer.Answer("Safe everywhere", _named(everywhere, among, "kept every class in each run")),
+        answer.Answer("Safe nowhere", _named(nowhere, among, "broke down in a run of each study")),
+        answer.Answer(
+            "It depends",
+            f"Of {among}, {somewhere or 'none'} {'is' if somewhere == 1 else 'are'} safe in one "
+            "study and not in another.",
+        ),
+        answer.Answer("How alike they rank", " ".join(_alike(stability))),
+    ]
+
+
+def _named(labels: Sequence[str], among: str, what: str) -> str:
+    if not labels:
+        return f"Of {among}, none {what}."
+    names = shortened([readable(label) for label in labels], NAMED)
+    return f"Of {among}, {len(labels)} {what}: {names}."
+
+
+def _alike(stability: pd.DataFrame) -> list[str]:
+    """Kendall's tau of the least and the most alike pair of studies, by endpoint."""
+    told = []
+    for endpoint, words in (("mean_dice", "mean Dice"), ("rarest_dice", "the rarest class")):
+        rows = stability[stability["endpoint"] == endpoint]
+        rows = rows[rows["kendall_tau"].notna()].sort_values("kendall_tau", kind="stable")
+        if rows.empty:
+            told.append(f"By {words} no two studies can be compared.")
+            continue
+        pairs = [rows.iloc[0]] if len(rows) == 1 else [rows.iloc[0], rows.iloc[-1]]
+        parts = [
+            f"{number(row['kendall_tau'])} {interval(row['low'], row['high'])} between "
+            f"{row['study']} and {row['other']}"
+            for row in pairs
+        ]
+        told.append(f"Kendall's tau by {words} is {' to '.join(parts)}.")
+    return told
+
+
+def title(studies: Mapping[str, Study]) -> str:
+    """What the figure shows, as a sentence."""
+    labels = shared(studies)
+    if not labels:
+        return "The studies share no loss"
+    first = {name: next(x for x in s.losses if x in labels) for name, s in studies.items()}
+    if len(set(first.values())) == 1:
+        best = readable(next(iter(first.values())))
+        return f"{best} has the highest mean Dice in all {len(studies)} studies"
+    parts = [f"{readable(label)} in {name}" for name, label in first.items()]
+    return f"The highest mean Dice: {listing(parts)}"
+
+
+@styled
+def draw(studies: Mapping[str, Study]) -> Figure:
+    """The place of each shared loss from study to study; a cross where it broke down in one."""
+    labels = shared(studies)
+    if not labels:
+        return nothing_to_show(title(studies), "No loss is in all of them.")
+    figure = new_figure(WIDTH, 1.6 + 0.27 * max(len(labels), 4))
+    axis = figure.subplots()
+    names = list(studies)
+    orders = {name: [x for x in study.losses if x in labels] for name, study in studies.items()}
+    broken = {name: set(labels) - set(answer.safe(study)) for name, study in studies.items()}
+    for index, label in enumerate(orders[names[0]]):
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+        places = [orders[name].index(label) + 1 for name in names]
+        dash = "--" if label.startswith("published_") else "-"
+        axis.plot(range(len(names)), places, dash, color=colour, linewidth=1.6, zorder=2)
+        for x, (name, place) in enumerate(zip(names, places, strict=True)):
+            mark = "x" if label in broken[name] else "o"
+            axis.plot(x, place, mark, color=colour, markersize=6, markeredgewidth=2, zorder=3)
+    axis.set_xticks(range(len(names)), names)
+    axis.set_ylim(len(labels) + 0.6, 0.4)
+    axis.set_yticks(range(1, len(labels) + 1), [readable(x) for x in orders[names[0]]])
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color=FAINT)
+    right = axis.secondary_yaxis("right")
+    right.set_yticks(range(1, len(labels) + 1), [readable(x) for x in orders[names[-1]]])
+    right.tick_params(axis="y", length=0, colors=BLACK)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+    right.spines["right"].set_visible(False)
+    headline(figure, title(studies))
+    return figure
+
+
+def _losses(studies: Mapping[str, Study]) -> list[dict[str, Any]]:
+    """A row for each loss of any study, those that all have first."""
+    labels = shared(studies)
+    others = sorted({x for study in studies.values() for x in study.losses} - set(labels))
+    rows_of = {
+        name: {row["loss"]: row for row in ranking.rows(study, None) if row["loss"] != FLOOR}
+        for name, study in studies.items()
+    }
+    places = {name: {x: i for i, x in enumerate(s.losses, 1)} for name, s in studies.items()}
+    safe = {name: set(answer.safe(study)) for name, study in studies.items()}
+    found = []
+    for label in [*labels, *others]:
+        cells = {
+            name: {**row, "place": places[name][label], "safe": label in safe[name]}
+            for name, rows in rows_of.items()
+            if (row := rows.get(label)) is not None
+        }
+        if cells:
+            one = next(iter(cells.values()))
+            held = sum(cell["safe"] for cell in cells.values())
+            found.append({"loss": label, "family": one["family"], "kind": one["kind"],
+                          "cells": cells, "safe": held, "studies": len(cells)})  # fmt: skip
+    return found

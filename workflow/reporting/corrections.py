@@ -1,0 +1,151 @@
+"""Published against corrected: a card for each pair, from formula to measured cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from workflow.reporting import text
+from workflow.reporting.drawn import lines
+from workflow.reporting.formula import compared
+from workflow.reporting.study_tables import Study
+from workflow.reporting.wording import count, number, percent
+
+COURSE = "shrinks"
+FIELDS = {
+    "reduction": "Reduction",
+    "smoothing": "Smoothing",
+    "background": "Background",
+    "absent_class": "Absent class",
+    "value_range": "Values",
+}
+
+
+def pairs(study: Study, gallery: pd.DataFrame) -> list[dict[str, Any]]:
+    """The cards of a study, in the order of the ranking of the corrected losses."""
+    return [card(study, old, fix, gallery) for old, fix in study.pairs()]
+
+
+def card(study: Study, published: str, corrected: str, gallery: pd.DataFrame) -> dict[str, Any]:
+    """What a correction changes in the formula, in the gradient and in the scores."""
+    contrasts = {
+        endpoint: study.contrast("correction", corrected, published, endpoint)
+        for endpoint in ("mean_dice", "rarest_dice")
+    }
+    cards = {entry.get("label"): entry for entry in study.cards}
+    before, after = cards.get(published, {}), cards.get(corrected, {})
+    reasons = [found["reason"] for found in contrasts.values() if found is not None]
+    formulas = str(before.get("formula") or ""), str(after.get("formula") or "")
+    return {
+        "published": study.row(published),
+        "corrected": study.row(corrected),
+        "reason": next(iter(reasons), "") or before.get("reason") or "",
+        "formulas": compared(*formulas) if all(formulas) else None,
+        "words": [
+            (title, str(before[key]), str(after[key]))
+            for key, title in FIELDS.items()
+            if before.get(key) and after.get(key) and before[key] != after[key]
+        ],
+        "gradient": gradient(
+            gallery, str(before.get("name") or published), str(after.get("name") or corrected)
+        ),
+        "collapse": [_collapse(study, label) for label in (published, corrected)],
+        "differences": {
+            name: None
+            if found is None
+            else {**found, "separable": text.separable(found, study.confidence)}
+            for name, found in contrasts.items()
+        },
+        "told": measured(study, published, corrected),
+    }
+
+
+def gradient(gallery: pd.DataFrame, published: str, corrected: str) -> dict[str, Any] | None:
+    """How both losses pull on a structure that the prediction loses, there and not there.
+
+    ``gallery`` is the table of ``python -m workflow gallery``; None where it lacks one of them.
+    """
+    curves = {}
+    for label in (published, corrected):
+        for reference in ("present", "absent"):
+            if gallery.empty:
+                return None
+            rows = gallery[
+                (gallery["loss"] == label) & (gallery["course"] == COURSE)
+                & (gallery["reference"] == reference)
+            ].sort_values("error")  # fmt: skip
+            if rows.empty or not rows["gradient"].map(math.isfinite).all():
+                return None
+            curves[label, reference] = rows["gradient"].to_list()
+    told, plots = [], {}
+    for reference, where in (
+        ("present", "Where the structure is in the image"),
+        ("absent", "Where it is not and the prediction has it"),
+    ):
+        old, new = curves[published, reference], curves[corrected, reference]
+        told.append(f"{where}, {_compared(max(old), max(new))}.")
+        words = (
+            f"Gradient on the class while its prediction shrinks, {where.lower()}: published from "
+            f"{old[0]:.2g} to {old[-1]:.2g}, corrected from {new[0]:.2g} to {new[-1]:.2g}"
+        )
+        plots[where] = lines([("corrected", new), ("published", old)], words)
+    left = [
+        percent(curves[label, "present"][-1] / max(curves[label, "present"]))
+        if max(curves[label, "present"]) > 0
+        else "none"
+        for label in (published, corrected)
+    ]
+    told.append(
+        f"Once the structure is missed altogether {left[0]} of the published loss's largest "
+        f"gradient is left, and {left[1]} of the corrected one's."
+    )
+    return {"told": told, "plots": plots}
+
+
+def _compared(old: float, new: float) -> str:
+    """The largest gradient of the published loss against that of its correction."""
+    if new == 0:
+        return "the corrected loss has no gradient" + ("" if old else ", nor has the published one")
+    ratio = old / new
+    if 0.995 <= ratio < 1.005:
+        return "both losses pull equally hard"
+    return f"the published loss pulls {_times(ratio)} as hard as its correction"
+
+
+def _times(ratio: float) -> str:
+    if ratio == 0:
+        return "not at all, which is 0 times"
+    if ratio < 0.001:
+        return f"{_power(ratio)} times"
+    return f"{number(ratio, 2 if ratio >= 0.1 else 3)} times"
+
+
+def _power(ratio: float) -> str:
+    """A tiny number as `4 × 10⁻⁶`."""
+    digits, exponent = f"{ratio:.0e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"
+
+
+def _collapse(study: Study, label: str) -> str:
+    runs = study.runs_of(label)
+    scored = [study.outcome(run) for _, run in runs.iterrows() if run["status"] != "failed"]
+    broken = sum(outcome != "none" for outcome in scored)
+    return f"{broken} of {count(len(scored), 'run')}"
+
+
+def measured(study: Study, published: str, corrected: str) -> str:
+    """The cost of the defect in a sentence: what the correction gains in mean Dice."""
+    found = study.contrast("correction", corrected, published, "mean_dice")
+    if found is None or not math.isfinite(found["difference"]):
+        return "The cost of the defect cannot be told: the two share too few scores."
+    gap = text.estimate(found["difference"], found["low"], found["high"], sign=True)
+    decided = text.separable(found, study.confidence)
+    if decided is None:
+        return f"Correcting changes mean Dice by {gap}; there are too few runs to judge it."
+    if not decided:
+        return f"Correcting changes mean Dice by {gap}, which cannot be told from no change."
+    verb = "gains" if found["difference"] > 0 else "loses"
+    return f"Correcting {verb} mean Dice: {gap}, told from no change (Holm)."
