@@ -38,8 +38,8 @@ class NaN(Raises):
         return value * float("nan") if self.calls > 5 else value
 class Map(Raises):
     def forward(self, logits, labels):
-        self.calls += 1
-        reduction = "none" if self.calls > 5 else "mean"
+        self.calls += torch.is_grad_enabled()  # in training; validation has words of its own
+        reduction = "none" if self.calls > 3 else "mean"
         return torch.nn.functional.cross_entropy(logits, labels, reduction=reduction)
 class Endless(Raises):
     def forward(self, logits, labels):
