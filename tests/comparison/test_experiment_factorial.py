@@ -17,7 +17,8 @@ from workflow.comparison.experiment_factorial import (
 from workflow.study import Loss, StudyError, load
 
 FILE = Path(__file__).parents[2] / "config" / "factorial.yaml"
-STUDY = load(FILE)
+SEEDS = {"seeds": [1, 2, 3]}
+STUDY = load(FILE, SEEDS)
 LEVELS = factor_levels(STUDY)
 MAIN = {
     ("reduction", "batch vs image"): 6,
@@ -28,7 +29,8 @@ MAIN = {
 
 
 def shard(*labels):
-    return load(FILE, {"losses": list(labels), "comparison": {"reference_loss": labels[0]}})
+    keys = {"losses": list(labels), "comparison": {"reference_loss": labels[0]}}
+    return load(FILE, SEEDS | keys)
 
 
 def summary(study):

@@ -17,6 +17,7 @@ from workflow.data.dataset import merge_labels, read
 from workflow.data.faults import DataError
 from workflow.data.nifti import read_nifti
 from workflow.data.prepare import load_prepared, prepare
+from workflow.study import StudyError
 
 STUDY = """
 title: Damaged data
@@ -145,6 +146,13 @@ NAMES = [
     "a b", "it's", 'say "a"', "$(touch pwned)", "`touch pwned`", "; touch pwned", "a|touch pwned",
     "<b onclick=x>", "{}", "%2e%2e%2fa", "-rf", "=1+1", "..", "~", "*", "a\\b", "é", "#set",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["{case}", "a{seed,x}"])
+def test_a_name_that_snakemake_would_fill_in_is_refused(name: str, data: Path) -> None:
+    renamed(f"{name}.nii.gz")(data)
+    with pytest.raises(StudyError, match="what stands in braces, rename it"):
+        told()
 
 
 @pytest.mark.parametrize("name", NAMES)

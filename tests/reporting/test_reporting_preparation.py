@@ -60,14 +60,14 @@ def test_arrays_on_the_grid_of_the_files_are_told_so() -> None:
 
 
 @pytest.fixture(scope="module")
-def figures(study_dir: Path) -> Path:
+def folder(study_dir: Path) -> Path:
     report.build(study_dir)
-    return study_dir / "figures"
+    return study_dir
 
 
-def test_the_report_shows_fingerprint_and_choices(study_dir: Path, figures: Path) -> None:
-    study = dataclasses.replace(read_study(study_dir), preparation=FOUND)
-    page = report.render(study, figures)
+def test_the_report_shows_fingerprint_and_choices(folder: Path) -> None:
+    study = dataclasses.replace(read_study(folder), preparation=FOUND)
+    page = report.render(study, folder)
     part = page.partition('<section id="preparation">')[2].partition("</section>")[0]
     for text in ("all 7 cases", "38 %", "99.25", "123456", "1.50", html.escape(EVIL), "–"):
         assert text in part
@@ -75,5 +75,5 @@ def test_the_report_shows_fingerprint_and_choices(study_dir: Path, figures: Path
     assert '<a href="#preparation">' in page
 
 
-def test_results_that_are_older_have_no_such_section(study_dir: Path, figures: Path) -> None:
-    assert "#preparation" not in report.render(read_study(study_dir), figures)
+def test_results_that_are_older_have_no_such_section(folder: Path) -> None:
+    assert "#preparation" not in report.render(read_study(folder), folder)

@@ -74,7 +74,7 @@ def test_a_reference_that_was_tampered_with_is_all_that_is_told() -> None:
 def test_the_report_has_the_section_where_there_is_a_certificate(study_dir: Path) -> None:
     report.build(study_dir)
     study = dataclasses.replace(read_study(study_dir), reproduction=CERTIFICATE)
-    page = report.render(study, study_dir / "figures")
+    page = report.render(study, study_dir)
     words = section(page, "reproduction")
     for sentence in summary(CERTIFICATE):
         assert " ".join(sentence.split()) in words
@@ -108,6 +108,8 @@ def test_pictures_that_need_slices_are_the_committed_ones_or_say_so(retold: Path
 
 def test_a_changed_reference_is_not_told(retold: Path, tmp_path: Path, caplog) -> None:
     table = retold / "tables" / "ranks.csv"
-    table.write_text(table.read_text().replace("0.467", "0.967", 1))
+    text = table.read_text()
+    place = text.index(",0.") + 3
+    table.write_text(f"{text[:place]}{9 - int(text[place])}{text[place + 1 :]}")
     assert main(["retell", str(retold), str(ROOT / "paper" / "paper.typ"), str(tmp_path)]) == 1
     assert "ranks.csv: changed since it was committed" in caplog.text

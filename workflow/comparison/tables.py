@@ -159,7 +159,8 @@ def read_status(study: Study, folders: Iterable[Path]) -> pd.DataFrame:
     for folder in folders:
         row = files.read_json(folder / "status.json")
         # runs of earlier versions do not say it
-        if row.get("settings_sha256") not in (None, study.run_settings(row["loss"]).sha256()):
+        made_with = row.get("settings_sha256")
+        if made_with and made_with != study.run_settings(row["loss"]).sha256():
             raise StudyError(
                 f"{folder}: made with other settings than the study's; call Snakemake without "
                 "--rerun-triggers, or remove the folder"
