@@ -32,7 +32,7 @@ for source, written in (("phantom", "phantom/dataset.json"), ("decathlon", "down
 
 rule prepare:
     input:
-        # a function, because braces in a user's path would be taken for wildcards
+        # a function of the data set; names with braces, which would be filled in, are refused before
         raw=lambda wildcards: raw_files(DATA[wildcards.data]),
         like=lambda wildcards: prepared_json(DATA[wildcards.data].like),
     output:
