@@ -21,7 +21,7 @@ import pandas as pd
 
 from workflow import check, files
 from workflow.data import phantom
-from workflow.data.prepare import load_prepared, prepare
+from workflow.data.prepare import load_prepared
 from workflow.study import RunSettings, Study, load
 from workflow.training.train import Run, train
 
@@ -52,8 +52,7 @@ def write_data(folder: Path) -> None:
     study, _ = settings()
     phantom.write(study.dataset.phantom, folder / "raw")
     data = check.read_dataset(study.dataset, folder / "raw")
-    classes = check.classes_of(study.dataset, data)
-    prepared = prepare(data, folder / "prepared", *classes, study.training.patch_size)
+    prepared = check.prepare_data(study.data(), data, folder / "prepared")
     files.write_table(folder / "splits.csv", check.split(study.splits, prepared))
 
 

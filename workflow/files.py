@@ -5,17 +5,20 @@ from __future__ import annotations
 import fcntl
 import gzip
 import json
+import logging
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+LOG = logging.getLogger("rareclass")
 
 TEXT_COLUMNS = (
     *("against", "axis", "case", "checkpoint", "class", "collapse", "collapsed_classes", "commit"),
@@ -60,19 +63,31 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, work: str) -> Iterator[bool]:
     """Holds the folder, made if missing, until the block ends; another process waits for it.
 
-    The lock goes with the process, however that ends. On a file system without locks nobody waits.
+    ``work`` tells the one that waits what the other does. The lock goes with the process, however
+    that ends. Gives whether it is held: on a file system without locks nobody waits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield _lock(handle, folder, work)
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path, work: str) -> bool:
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            LOG.info("%s: waiting for another process that %s", folder, work)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        LOG.warning("%s: cannot be locked (%s)", folder, error)
+        return False
+    return True
 
 
 def write_text(path: Path | str, text: str) -> None:

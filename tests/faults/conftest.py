@@ -7,7 +7,6 @@ import pytest
 from tests.faults.killing import EVERY, STEPS, Job
 from workflow import check, files
 from workflow.data import phantom
-from workflow.data.prepare import prepare
 from workflow.study import Study
 
 # draws from the generator at every step, and has a state of its own
@@ -54,8 +53,7 @@ def make_job(tmp_path_factory):
     study = studies["adamw"]
     phantom.write(study.dataset.phantom, folder / "raw")
     data = check.read_dataset(study.dataset, folder / "raw")
-    classes = check.classes_of(study.dataset, data)
-    prepared = prepare(data, folder / "prepared", *classes, study.training.patch_size)
+    prepared = check.prepare_data(study.data(), data, folder / "prepared")
     files.write_table(folder / "splits.csv", check.split(study.splits, prepared))
 
     def make(study: str, loss: str, out: Path) -> Job:

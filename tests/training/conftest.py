@@ -4,7 +4,6 @@ import pytest
 
 from workflow import check
 from workflow.data import phantom
-from workflow.data.prepare import prepare
 from workflow.study import Study
 
 
@@ -36,8 +35,7 @@ def prepared(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     phantom.write(study.dataset.phantom, folder / "raw")
     data = check.read_dataset(study.dataset, folder / "raw")
-    names, lookup = check.classes_of(study.dataset, data)
-    return prepare(data, folder / "prepared", names, lookup, study.training.patch_size)
+    return check.prepare_data(study.data(), data, folder / "prepared")
 
 
 @pytest.fixture(scope="session")

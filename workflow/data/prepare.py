@@ -288,7 +288,7 @@ def prepare(
     out = Path(out)
     wishes = wishes or Wishes()
     workers = min(jobs, len(dataset.cases) // FEWEST)
-    with files.locked(out), _processes(workers) as each:
+    with files.locked(out, "prepares these data"), _processes(workers) as each:
         (out / "prepared.json").unlink(missing_ok=True)
         for folder in (out, *(out / name for name in ("cases", *ARRAYS))):
             files.remove_leftovers(folder)

@@ -10,7 +10,6 @@ gently: to be killed is the only way a run stops early, so it is the one that is
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import logging
@@ -192,26 +191,13 @@ def alone(folder: Path) -> Iterator[float]:
     Gives the seconds that it waited.
 
     A job outlives a workflow engine that is killed; the job that the next call starts must not
-    train beside it. The lock goes with the process, however that ends. On a file system without
-    locks both train, and write the same.
+    train beside it. On a file system without locks both train, and write the same.
     """
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            _lock(handle, folder)
-            files.remove_leftovers(folder)
-        except OSError as error:
-            LOG.warning("%s: cannot be locked (%s)", folder, error)
+    with files.locked(folder, "trains this run") as held:
+        if held:
+            try:
+                files.remove_leftovers(folder)
+            except OSError as error:
+                LOG.warning("%s: what a killed process left stays (%s)", folder, error)
         yield time.monotonic() - started
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        LOG.info("%s: waiting for another process that trains this run", folder)
-        fcntl.flock(handle, fcntl.LOCK_EX)
