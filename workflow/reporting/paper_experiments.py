@@ -1,4 +1,4 @@
-"""What the project's paper tells beside its study: the reference experiments and real data."""
+"""What the project's paper tells beside its study: the reference experiments."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from workflow import files
-from workflow.reporting import experiment, paper_text, text
+from workflow.reporting import experiment, paper_patients, paper_text
 from workflow.reporting import experiment_published as published
 from workflow.reporting import mechanism as mechanisms
 from workflow.reporting.experiment import Chapter, Experiment
-from workflow.reporting.study_tables import Study, read_study
-from workflow.reporting.wording import count, estimate, listing, readable
+from workflow.reporting.paper_patients import Patients
+from workflow.reporting.study_tables import Study
+from workflow.reporting.wording import count, listing, readable
 
 # name of an experiment: the figures of its report that the paper has room for
 FIGURES = {
@@ -26,7 +27,6 @@ FIGURES = {
     "factorial": ("effects",),
     "sgd": ("classes",),
 }
-REAL = ("acdc", "hippocampus")
 # a line of the table of defects is judged in words of its own, told above it
 SENTENCES = {"published": 4}
 PLACES = r"(?:doi:|arXiv:)([^\s,;()]+[^\s,;().])"
@@ -48,11 +48,11 @@ class Reference:
 
     folder: Path | None = None
     experiments: dict[str, Told] = field(default_factory=dict)
-    studies: dict[str, Study] = field(default_factory=dict)
+    patients: Patients = field(default_factory=Patients)
 
 
 def read(folder: Path | None) -> Reference:
-    """The experiments and studies that have tables in ``folder``; none of them without it."""
+    """The experiments and studies of patients that have tables in ``folder``; none without it."""
     if folder is None:
         return Reference()
     told = {}
@@ -62,23 +62,19 @@ def read(folder: Path | None) -> Reference:
         found = experiment.read(folder / name)
         shown = tuple(x for x in figures if x != "rescue" or len(found.answers["rescue"]))
         told[name] = Told(folder / name, found, experiment.chapter_of(found), shown)
-    studies = {
-        name: read_study(folder / name)
-        for name in REAL
-        if (folder / name / "tables" / "summary.csv").is_file()
-    }
-    return Reference(folder, told, studies)
+    return Reference(folder, told, paper_patients.read(folder))
 
 
 def statements(reference: Reference, study: Study) -> dict[str, Any]:
     """The part of the paper's statements that speaks of the reference."""
     told = reference.experiments
+    patients = paper_patients.statements(reference.patients, study)
     defects = (
         differences(told["published"].experiment)
         if "published" in told
         else paper_text.differences(study)
     )
-    return {
+    return patients | {
         "experiments": {
             name: {
                 "shard": shard(its.experiment),
@@ -94,8 +90,6 @@ def statements(reference: Reference, study: Study) -> dict[str, Any]:
         },
         "claims": claims(told["mechanism"].experiment) if "mechanism" in told else {},
         "defects": parts(defects),
-        "real": [real(name, its) for name, its in reference.studies.items()],
-        "real_rows": real_rows(reference.studies),
         "library": library(reference.folder),
         "edges": edges(reference.folder, study),
     }
@@ -207,38 +201,6 @@ def parts(rows: list[dict[str, str]], room: int = 4200) -> list[list[dict[str, s
         found[-1].append(row)
         used += size
     return found
-
-
-# Real data
-
-
-def real(name: str, study: Study) -> dict[str, object]:
-    """A study of real patients in sentences."""
-    told = [paper_text.fate(study), paper_text.leaders(study)]
-    return {
-        "name": name,
-        "data": paper_text.data(study),
-        "said": [*told, paper_text.generalized(study)],
-        "size": text.ranking_notes(study),
-        "rarest": study.rarest,
-    }
-
-
-def real_rows(studies: dict[str, Study]) -> list[list[str]]:
-    """A row a loss: its name and, for each study, mean Dice, rarest class and lost runs."""
-    labels = list(dict.fromkeys(label for study in studies.values() for label in study.losses))
-    rows = []
-    for label in labels:
-        cells = [readable(label)]
-        for study in studies.values():
-            row = study.row(label)
-            cells += ["–", "–", "–"] if row is None else [
-                *(estimate(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
-                  for name in ("mean_dice", "rarest_dice")),
-                f"{int(row['collapsed'] + row['failed'])}/{int(row['runs'])}",
-            ]  # fmt: skip
-        rows.append(cells)
-    return rows
 
 
 # Losses

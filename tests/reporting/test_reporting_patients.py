@@ -1,0 +1,81 @@
+"""What the paper says of patients turns with their tables."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from synthetic_study import SMALL, write_study
+
+from workflow import files
+from workflow.__main__ import main
+from workflow.reporting import paper, paper_experiments, paper_patients
+from workflow.reporting.study_tables import read_study
+
+PAPER = Path(__file__).parents[2] / "paper"
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose reference holds the phantom, both studies of patients, and one longer."""
+    folder = tmp_path_factory.mktemp("project") / "results" / "reference"
+    for name, losses in (
+        (paper.PROJECT, SMALL),
+        ("acdc", SMALL),
+        ("hippocampus", SMALL[::-1]),
+        ("acdc_long", SMALL[:2]),
+    ):
+        write_study(folder / name, losses=losses)
+    names = (paper.PROJECT, *paper_patients.STUDIES)
+    main(["compare", *(str(folder / name) for name in names), "--out", str(folder / "across")])
+    return folder
+
+
+def said(folder: Path) -> dict:
+    own = read_study(folder / paper.PROJECT)
+    return paper_experiments.statements(paper_experiments.read(folder), own)
+
+
+def test_every_study_of_patients_is_told_once(reference: Path) -> None:
+    found = said(reference)
+    assert [its["name"] for its in found["real"]] == ["ACDC", "Hippocampus"]
+    longer = [sum(line.startswith("With ") for line in its["said"]) for its in found["real"]]
+    assert longer == [1, 0]
+    columns = 1 + 3 * len(found["real"])
+    assert len(found["real_rows"]) == len(SMALL)
+    assert {len(row) for row in found["real_rows"]} == {columns}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.2, 0.9, "holds in part"),
+        (-0.2, 0.9, "is not shown to hold: 2 of 2"),
+        (-0.9, -0.2, "is turned round in 2 of 2"),
+    ],
+)
+def test_the_verdict_on_the_order_is_that_of_the_intervals(
+    reference: Path, tmp_path: Path, low: float, high: float, verdict: str
+) -> None:
+    folder = shutil.copytree(reference, tmp_path / "reference")
+    path = folder / "across" / "tables" / "stability.csv"
+    table = files.read_table(path).assign(kendall_tau=(low + high) / 2, low=low, high=high)
+    files.write_table(path, table)
+    sentences = said(folder)["real_alike"]
+    assert verdict in sentences[-1]
+    assert "between the phantom and ACDC" in sentences[0]
+    assert "between ACDC and Hippocampus" in sentences[0]
+
+
+def test_without_tables_nothing_is_said(tmp_path: Path) -> None:
+    write_study(tmp_path / paper.PROJECT)
+    found = said(tmp_path)
+    assert found["real"] == found["real_alike"] == found["real_rows"] == []
+
+
+def test_the_paper_sets_them(reference: Path) -> None:
+    source = shutil.copytree(PAPER, reference.parents[1] / "paper") / "paper.typ"
+    out = paper.compile(source, reference / paper.PROJECT, reference.parent / "paper.pdf")
+    shutil.rmtree(reference / "acdc")
+    shutil.rmtree(reference / "hippocampus")
+    less = paper.compile(source, reference / paper.PROJECT, reference.parent / "less.pdf")
+    assert out.read_bytes() != less.read_bytes()

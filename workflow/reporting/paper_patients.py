@@ -1,0 +1,157 @@
+"""What the project's paper tells of real patients, from the studies and tables of the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from workflow import files
+from workflow.reporting import evidence, paper_text, text
+from workflow.reporting.study_tables import Study, read_study
+from workflow.reporting.wording import count, estimate, interval, listing, number, readable
+
+# what the paper calls the studies
+STUDIES = {"acdc": "ACDC", "hippocampus": "Hippocampus"}
+LONGER = "{}_long"
+ACROSS = "across"
+"""Folder of ``compare`` over the paper's study and those of patients."""
+ENDPOINTS = {"mean_dice": "mean Dice", "rarest_dice": "the Dice of the rarest class"}
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The studies of real patients, the same with more steps, and how alike all studies rank."""
+
+    studies: dict[str, Study] = field(default_factory=dict)
+    longer: dict[str, Study] = field(default_factory=dict)
+    stability: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def read(folder: Path) -> Patients:
+    """Those that have tables in ``folder``."""
+    names = {name: name for name in STUDIES} | {LONGER.format(name): name for name in STUDIES}
+    found = {
+        name: read_study(folder / name)
+        for name in names
+        if (folder / name / "tables" / "summary.csv").is_file()
+    }
+    return Patients(
+        {name: study for name, study in found.items() if name in STUDIES},
+        {names[name]: study for name, study in found.items() if name not in STUDIES},
+        files.read_table(folder / ACROSS / "tables" / "stability.csv"),
+    )
+
+
+def statements(patients: Patients, study: Study) -> dict[str, object]:
+    """The part of the paper's statements that speaks of patients; ``study``: the paper's own."""
+    return {
+        "real": [
+            {
+                "name": STUDIES[name],
+                "data": paper_text.data(its),
+                "said": told(its) + longer(its, patients.longer.get(name)),
+                "size": text.ranking_notes(its),
+                "rarest": its.rarest,
+            }
+            for name, its in patients.studies.items()
+        ],
+        "real_rows": rows(patients.studies),
+        "real_alike": alike(patients, study.name),
+    }
+
+
+def told(study: Study) -> list[str]:
+    """What a study of patients found."""
+    steps = (study.config.get("training") or {}).get("steps")
+    budget = [f"Each run has {steps:,} steps."] if steps else []
+    return [
+        *budget,
+        paper_text.fate(study),
+        paper_text.leaders(study),
+        paper_text.generalized(study),
+        evidence.detectable(study),
+    ]
+
+
+def longer(study: Study, other: Study | None) -> list[str]:
+    """What more steps do to the losses that both studies have."""
+    if other is None:
+        return []
+    parts = []
+    for label in other.losses:
+        before, after = study.row(label), other.row(label)
+        if before is None or after is None:
+            continue
+        lost, runs = int(after["collapsed"] + after["failed"]), int(after["runs"])
+        caveat = f"; {lost} of {count(runs, 'run')} lost a class" if lost else ""
+        before_that = number(before["mean_dice"])
+        parts.append(f"{readable(label)} reaches {_score(after)} (before: {before_that}{caveat})")
+    steps = (other.config.get("training") or {}).get("steps")
+    return [f"With {steps:,} steps {listing(parts)}."] if parts and steps else []
+
+
+def alike(patients: Patients, own: str) -> list[str]:
+    """Whether the order of the losses on the paper's own data holds on patients."""
+    table = patients.stability
+    if table.empty:
+        return []
+    found = []
+    for endpoint, words in ENDPOINTS.items():
+        rows = table[(table["endpoint"] == endpoint) & table["kendall_tau"].notna()]
+        parts = []
+        for row in rows.to_dict("records"):
+            pair = {row["study"], row["other"]}
+            if not pair <= {own, *STUDIES}:
+                continue
+            names = [STUDIES.get(name, "the phantom") for name in (row["study"], row["other"])]
+            parts.append(
+                f"{number(row['kendall_tau'])} {interval(row['low'], row['high'])} between "
+                f"{listing(names)} ({count(int(row['losses']), 'loss', 'losses')})"
+            )
+        if parts:
+            found.append(f"Kendall's tau by {words} is {listing(parts)}.")
+    return [*found, _verdict(table, own)] if found else []
+
+
+def _verdict(table: pd.DataFrame, own: str) -> str:
+    """Does the order of the paper's own data hold, by mean Dice?"""
+    mine = (table["study"] == own) | (table["other"] == own)
+    rows = table[mine & (table["endpoint"] == "mean_dice") & table["kendall_tau"].notna()]
+    if rows.empty:
+        return ""
+    above, below = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
+    if above == len(rows):
+        return (
+            "So the order of the phantom holds in part: every interval with it lies above zero, "
+            "and none of the orders is the same."
+            if (rows["kendall_tau"] < 1).all()
+            else "So the order of the phantom holds: every interval with it lies above zero."
+        )
+    if below:
+        return f"So the order of the phantom is turned round in {below} of {len(rows)}."
+    return (
+        f"So the order of the phantom is not shown to hold: {len(rows) - above} of {len(rows)} "
+        "intervals with it include zero."
+    )
+
+
+def rows(studies: dict[str, Study]) -> list[list[str]]:
+    """A row a loss: its name and, for each study, mean Dice, rarest class and lost runs."""
+    labels = list(dict.fromkeys(label for study in studies.values() for label in study.losses))
+    table = []
+    for label in labels:
+        cells = [readable(label)]
+        for study in studies.values():
+            row = study.row(label)
+            cells += ["–", "–", "–"] if row is None else [
+                _score(row), _score(row, "rarest_dice"),
+                f"{int(row['collapsed'] + row['failed'])}/{int(row['runs'])}",
+            ]  # fmt: skip
+        table.append(cells)
+    return table
+
+
+def _score(row: pd.Series, name: str = "mean_dice") -> str:
+    return estimate(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
