@@ -53,6 +53,17 @@ def test_the_default_study_holds_the_generalized_dice_family_and_twenty_losses()
     assert "generalized_dice" in study.losses
 
 
+def test_the_table_of_studies_counts_their_runs() -> None:
+    """Its column ``runs`` begins with the runs, or for tuning alone the trials, of each study."""
+    readme = (CONFIG / "README.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"(?m)^\| `(\w+\.yaml)` \|.*\| (\d+)\b[^|]*\|$", readme))
+    found = {"all.yaml": str(len(load(CONFIG / "all.yaml").seeds))}
+    for path in set(STUDIES) - {CONFIG / "all.yaml"}:
+        arms = load(path).variants.values()
+        found[path.name] = str(sum(len(arm.losses) * len(arm.seeds) for arm in arms))
+    assert told == found
+
+
 def test_every_key_is_explained():
     text = (CONFIG / "README.md").read_text()
 
