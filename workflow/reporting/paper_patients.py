@@ -59,6 +59,9 @@ def statements(patients: Patients, study: Study) -> dict[str, object]:
         ],
         "real_rows": rows(patients.studies),
         "real_alike": alike(patients, study.name),
+        "breadth": paper_text.breadth(
+            [study.dataset_name, *(STUDIES[name] for name in patients.studies)]
+        ),
     }
 
 
@@ -71,6 +74,7 @@ def told(study: Study) -> list[str]:
         paper_text.fate(study),
         paper_text.leaders(study),
         paper_text.generalized(study),
+        *paper_text.corrections(study),
         evidence.detectable(study),
     ]
 

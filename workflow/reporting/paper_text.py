@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -224,15 +225,20 @@ def corrections(study: Study) -> list[str]:
     return [f"{text.correction_title(study)}.", text.verdict(study)[1]]
 
 
+def breadth(names: Sequence[str]) -> str:
+    """The caveat of few data sets, by name."""
+    what = "One data set" if len(names) == 1 else f"{len(names)} data sets"
+    return f"{what} ({listing(names)}), each with one network: others may rank otherwise."
+
+
 def limits(study: Study) -> list[str]:
     """What this study cannot tell, from its own size."""
-    told = [f"One data set ({study.dataset_name}) and one network: another may rank otherwise."]
     runs, cases = study.runs, study.chosen(study.cases)
     held = int(cases["case"].nunique()) if len(cases) else 0
-    told.append(
+    told = [
         f"{count(study.seeds, 'seed')} and {count(held, 'held-out case')}: the intervals show what "
         "that leaves open, and a difference that is not separable is not shown to be zero."
-    )
+    ]
     if few := evidence.few_seeds(study):
         told.append(few)
     if len(runs) and runs["learning_rate"].nunique() == 1:
