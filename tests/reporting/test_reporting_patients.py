@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from synthetic_study import SMALL, write_study
+from synthetic_study import SMALL, Loss, write_study
 
 from workflow import files
 from workflow.__main__ import main
@@ -64,6 +64,28 @@ def test_the_verdict_on_the_order_is_that_of_the_intervals(
     assert verdict in sentences[-1]
     assert "between the phantom and ACDC" in sentences[0]
     assert "between ACDC and Hippocampus" in sentences[0]
+
+
+FORMS = ("published_generalized_dice_written", "published_generalized_dice_graph")
+
+
+@pytest.mark.parametrize(
+    ("written", "prevalence", "told"),
+    [
+        ("none", 1.0, "has little to act on: it kept every class in "),
+        ("total", 1.0, "written still lost a class or broke down in "),
+        ("none", 0.5, ""),
+    ],
+)
+def test_what_a_defect_needs_is_told_where_it_is_not_there(
+    tmp_path: Path, written: str, prevalence: float, told: str
+) -> None:
+    losses = [Loss("dice_ce", "compound", 0.7)]
+    losses += [Loss(FORMS[0], "overlap", 0.5, collapse=written), Loss(FORMS[1], "overlap", 0.4)]
+    study = read_study(write_study(tmp_path / "acdc", losses=tuple(losses)))
+    study.dataset["prevalence"] = prevalence
+    found = paper_patients.presence(study)
+    assert told in found if told else found == ""
 
 
 def test_without_tables_nothing_is_said(tmp_path: Path) -> None:

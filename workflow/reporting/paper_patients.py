@@ -15,6 +15,7 @@ from workflow.reporting.wording import count, estimate, interval, listing, numbe
 # what the paper calls the studies
 STUDIES = {"acdc": "ACDC", "hippocampus": "Hippocampus"}
 LONGER = "{}_long"
+WRITTEN, GRAPH = "published_generalized_dice_written", "published_generalized_dice_graph"
 ACROSS = "across"
 """Folder of ``compare`` over the paper's study and those of patients."""
 ENDPOINTS = {"mean_dice": "mean Dice", "rarest_dice": "the Dice of the rarest class"}
@@ -75,8 +76,37 @@ def told(study: Study) -> list[str]:
         paper_text.leaders(study),
         paper_text.generalized(study),
         *paper_text.corrections(study),
+        presence(study),
         evidence.detectable(study),
     ]
+
+
+def presence(study: Study) -> str:
+    """What became of the published Generalized Dice where no case lacks a class."""
+    written, graph = study.row(WRITTEN), study.row(GRAPH)
+    sizes = study.class_sizes("train")
+    if written is None or sizes.empty or (sizes["prevalence"] < 1).any():
+        return ""
+    kept = not _lost(written)
+    told = (
+        "Every case has every class, so that the defect of Generalized Dice as written, the weight "
+        f"of a class that is absent, has little to act on: it {_fate(written)}."
+        if kept
+        else f"Every case has every class, and Generalized Dice as written still {_fate(written)}."
+    )
+    return told if graph is None else f"{told} What the graph executes {_fate(graph)}."
+
+
+def _lost(row: pd.Series) -> int:
+    """Runs that collapsed, diverged ones among them, or failed."""
+    return int(row["collapsed"] + row["failed"])
+
+
+def _fate(row: pd.Series) -> str:
+    lost, runs = _lost(row), count(int(row["runs"]), "run")
+    return (
+        f"lost a class or broke down in {lost} of {runs}" if lost else f"kept every class in {runs}"
+    )
 
 
 def longer(study: Study, other: Study | None) -> list[str]:
@@ -88,8 +118,7 @@ def longer(study: Study, other: Study | None) -> list[str]:
         before, after = study.row(label), other.row(label)
         if before is None or after is None:
             continue
-        lost, runs = int(after["collapsed"] + after["failed"]), int(after["runs"])
-        caveat = f"; {lost} of {count(runs, 'run')} lost a class" if lost else ""
+        caveat = f"; it {_fate(after)}" if _lost(after) else ""
         before_that = number(before["mean_dice"])
         parts.append(f"{readable(label)} reaches {_score(after)} (before: {before_that}{caveat})")
     steps = (other.config.get("training") or {}).get("steps")
@@ -151,7 +180,7 @@ def rows(studies: dict[str, Study]) -> list[list[str]]:
             row = study.row(label)
             cells += ["–", "–", "–"] if row is None else [
                 _score(row), _score(row, "rarest_dice"),
-                f"{int(row['collapsed'] + row['failed'])}/{int(row['runs'])}",
+                f"{_lost(row)}/{int(row['runs'])}",
             ]  # fmt: skip
         table.append(cells)
     return table
