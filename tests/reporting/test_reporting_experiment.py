@@ -50,7 +50,7 @@ def write(folder, edit=lambda raw: raw, whole=None, **changes):
 
 def text(page):
     """What a reader sees of a page."""
-    return html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.S))
+    return html.unescape(re.sub(r"<(style|script).*?</\1>|<[^>]*>", "", page, flags=re.S))
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,6 @@ def few_seeds(seeds: pd.Series) -> list[str]:
     if fewest >= FEW_SEEDS:
         return []
     return [
-        f"Some combinations have {count(fewest, 'seed')} only: their intervals are wide or hold "
+        f"{'All' if seeds.max() == fewest else 'Some'} combinations have {count(fewest, 'seed')} only: their intervals are wide or hold "
         "for these seeds alone, and a collapse in most runs is a collapse in all of them."
     ]

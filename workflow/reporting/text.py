@@ -484,8 +484,9 @@ def asked(study: Study) -> str:
     told += f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
     told += f"{count(seeds, 'seed')} each"
     if "steps" in training:
-        told += f", for {training['steps']} steps {learning_rates(study.runs)}".rstrip()
+        rates = learning_rates(study.runs)
+        told += f", for {training['steps']} steps{f', each {rates}' if rates else ''}"
     return (
-        f"{told}. For one seed every loss starts from the same weights and sees the same patches "
-        "in the same order."
+        f"{told}. With the same seed every loss starts from the same weights and sees the same "
+        "patches in the same order."
     )
