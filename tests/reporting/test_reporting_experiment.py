@@ -134,7 +134,8 @@ def test_failures_come_first_with_their_reasons_as_text(tmp_path):
     diverged = "1 of 10 runs diverged: Dice in one (1; the loss is nan at step 7)."
     assert failed in shown
     assert diverged in shown
-    assert shown.index(failed) < shown.index(diverged) < shown.index("Mean Dice and Dice of each class")
+    scores = shown.index("Mean Dice and Dice of each class")
+    assert shown.index(failed) < shown.index(diverged) < scores
     assert reporting.made_by(reporting.read(folder)) == [
         "9 runs: commit 0a1b2c3, torch 2.13.0",
         "1 run: commit fffffff, torch 2.13.0",

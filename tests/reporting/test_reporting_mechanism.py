@@ -101,8 +101,8 @@ def test_the_page_has_every_figure_also_of_a_shard(overrides, tmp_path):
 def test_the_verdict_follows_the_runs():
     told = text(experiment())
     assert "Of 3 rules of Generalized Dice, each at its tuned learning rate, none learns" in told
-    assert "none in any seed" in told
-    assert "Plain Dice, the control with a ratio for each class, learns every class in 3 of 3 seeds." in told
+    assert "none does in any" in told
+    assert "a ratio for each class, learns every class in 3 of 3 seeds." in told
     assert "Generalized Dice CE with output bias (3 of 3 seeds, [0.44, 1.00])" in told
     assert rules_title(experiment()).startswith("None of 3 rules")
     told = text(experiment(all_learnt))
@@ -136,8 +136,7 @@ def test_discarded_updates_are_named_only_where_there_are_some():
     assert (
         "Not every update was effective with Generalized Dice written (published) (80 %; 2e-09 of "
         "it): in brackets the share that was, and how much of its usual gradient a loss had in "
-        "batches that lack a class. The other 3 losses used every"
-        in told
+        "batches that lack a class. The other 3 losses used every" in told
     )
     assert weights_title(known) == (
         "A batch that lacks a class gives Generalized Dice written (published) 2e-09 times its "

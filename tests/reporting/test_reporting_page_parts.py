@@ -267,7 +267,9 @@ def test_rerun_names_the_commit_and_the_resolved_study(study: Study) -> None:
         "git checkout 0a1b2c3", f"snakemake --cores all --configfile {study.name}.yaml",
     ]  # fmt: skip
     odd = Study("a b", environment={"commit": "unknown; rm"})
-    assert provenance.rerun(odd.name, odd.environment) == ["snakemake --cores all --configfile 'a b.yaml'"]
+    assert provenance.rerun(odd.name, odd.environment) == [
+        "snakemake --cores all --configfile 'a b.yaml'"
+    ]
 
 
 def test_times_are_those_of_the_runs(study: Study) -> None:

@@ -146,5 +146,5 @@ def measured(study: Study, published: str, corrected: str) -> str:
     if decided is None:
         return f"Correcting changes mean Dice by {gap}; there are too few runs to judge it."
     if not decided:
-        return f"Correcting changes mean Dice by {gap}, not separable from no change (Holm-corrected)."
-    return f"Correcting changes mean Dice by {gap}, separable from no change (Holm-corrected)."
+        return f"Correcting changes mean Dice by {gap}, not separable from no change."
+    return f"Correcting changes mean Dice by {gap}, separable from no change."

@@ -233,7 +233,7 @@ def detectable(experiment: Experiment) -> str:
     reference += " in the same arm" if len(experiment.arms) > 1 else ""
     return (
         f"With a power of 80 %, before correction, this study finds a difference from {reference} "
-        f"of {' and of '.join(clauses)}: median over the losses, in brackets the least and the most."
+        f"of {' and of '.join(clauses)}: median over the losses, in brackets least and most."
     )
 
 

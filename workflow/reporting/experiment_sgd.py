@@ -379,8 +379,8 @@ CHAPTER = Chapter(
     captions={
         "classes": lambda experiment: (
             "Dots: mean Dice of each class over the test cases that have it; bars: "
-            f"{percent(experiment.confidence)} intervals over {covered(experiment)}; crosses: the class "
-            "collapsed in most runs of the loss."
+            f"{percent(experiment.confidence)} intervals over {covered(experiment)}; crosses: the "
+            "class collapsed in most runs of the loss."
         ),
         "gradients": lambda experiment: (
             "Left: norm of the gradient over all weights, averaged over the steps before the first "
