@@ -476,12 +476,11 @@ def ranking_notes(study: Study) -> str:
 
 
 def asked(study: Study) -> str:
-    """The question and how it was put, from the configuration and the tables."""
+    """How the question was put, from the configuration and the tables."""
     training = study.config.get("training") or {}
     losses = count(len(study.losses), "loss", "losses")
     seeds = int(study.runs["seed"].nunique()) if len(study.runs) else 0
-    told = "" if study.title == QUESTION else f"{QUESTION} "
-    told += f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
+    told = f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
     told += f"{count(seeds, 'seed')} each"
     if "steps" in training:
         rates = learning_rates(study.runs)
