@@ -2,11 +2,13 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from browser import Browser, executable
 from synthetic_study import SMALL, Loss, write_study
 
 from workflow import files
@@ -78,12 +80,17 @@ def folders(study_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.fixture(scope="module")
-def page(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+def file(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compare")
     assert main(["compare", *map(str, folders.values()), "--out", str(out)]) == 0
     table = files.read_table(out / "tables" / "stability.csv")
     assert len(table) == 2 and table["losses"].max() <= 5
-    return (out / "report.html").read_text(encoding="utf-8")
+    return out / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
 
 
 def test_what_is_safe_in_both_studies_is_told(folders: dict[str, Path], page: str) -> None:
@@ -118,3 +125,67 @@ def test_one_study_is_refused_and_so_is_a_folder_without_tables(
     shutil.copy(folders["other"] / "config.yaml", tmp_path)
     assert main(["compare", *map(str, (folders["other"], tmp_path))]) == 1
     assert "no tables/summary.csv of a finished study" in caplog.text
+
+
+# ---- in Chromium ---------------------------------------------------------------------------------
+
+needs_chromium = pytest.mark.skipif(not executable(), reason="no Chromium on the path")
+ROWS = "[...document.querySelectorAll('#ranking-table tbody tr')].filter(row => !row.hidden)"
+LABELS = f"{ROWS}.map(row => row.querySelector('.loss').title)"
+
+
+@pytest.fixture(scope="module")
+def browser(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    chromium = Browser(tmp_path_factory.mktemp("profile"))
+    chromium.screen(1366, 768)
+    chromium.open(file)
+    yield chromium
+    chromium.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1920, 1366, 390])
+def test_page_fits_its_window_by_day_and_night(browser: Browser, width: int) -> None:
+    backgrounds = set()
+    for dark in (False, True):
+        browser.screen(width, 844, dark)
+        assert browser.value("document.documentElement.scrollWidth") <= width
+        backgrounds.add(browser.value("getComputedStyle(document.body).backgroundColor"))
+        picture = "document.querySelector('#answer img')"
+        assert browser.value(f"{picture}.complete && {picture}.naturalWidth > 100")
+    assert len(backgrounds) == 2
+
+
+@needs_chromium
+def test_rows_sort_by_the_scores_of_any_study(browser: Browser, file: Path) -> None:
+    browser.screen(1366, 768)
+    table = files.read_table(file.parent / "tables" / "scores.csv").dropna(subset=["mean_dice"])
+    for study, rows in table.groupby("study"):
+        scores = rows.set_index("loss")["mean_dice"]
+        heading = (
+            "[...document.querySelectorAll('#ranking-table thead th')]"
+            f".find(th => th.textContent === {study!r})"
+        )
+        browser.value(f"{heading}.querySelector('button').focus()")
+        for order in ("descending", "ascending"):
+            browser.press("Enter")
+            assert browser.value(f"{heading}.getAttribute('aria-sort')") == order
+            shown = [scores[label] for label in browser.value(LABELS) if label in scores]
+            assert shown == sorted(scores, reverse=order == "descending")
+
+
+@needs_chromium
+def test_rows_are_filtered_by_words(browser: Browser) -> None:
+    browser.value(
+        "(() => { const words = document.querySelector('form.filters [name=words]');"
+        " words.value = 'combo'; words.dispatchEvent(new Event('input', { bubbles: true })); })()"
+    )
+    assert browser.value(LABELS) == ["published_combo"]
+    told = browser.value("document.querySelector('form.filters output').textContent")
+    assert told == f"1 of {len(SMALL)} rows"
+
+
+@needs_chromium
+def test_nothing_was_fetched_and_nothing_complained(browser: Browser, file: Path) -> None:
+    assert set(browser.requests) == {file.resolve().as_uri()}
+    assert browser.complaints == []

@@ -271,3 +271,17 @@ def test_the_page_is_walked_by_keyboard(browser: Browser) -> None:
     assert browser.value("document.activeElement.getAttribute('href')") == "#answer"
     headings = "[...document.querySelectorAll('.sortable thead th')]"
     assert browser.value(f"{headings}.every(heading => heading.querySelector('button'))")
+
+
+def test_what_scrolls_on_a_phone_is_reached_by_keyboard_and_has_a_name(browser: Browser) -> None:
+    browser.screen(390, 844)
+    browser.open(browser.file)
+    browser.value("document.querySelectorAll('details').forEach(entry => { entry.open = true; })")
+    wide = (
+        "[...document.querySelectorAll('.scroll, .glance')]"
+        ".filter(frame => frame.scrollWidth > frame.clientWidth)"
+    )
+    assert browser.value(f"{wide}.length") > 3
+    browser.until(f"{wide}.every(frame => frame.tabIndex === 0)")
+    unnamed = f"{wide}.filter(frame => !frame.ariaLabel && !frame.matches('figure')).length"
+    assert browser.value(unnamed) == 0

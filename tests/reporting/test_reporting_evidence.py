@@ -40,7 +40,7 @@ def pairs(*rows: tuple[str, str, str, float]) -> pd.DataFrame:
 def test_detectable_difference_is_the_median_of_the_losses_that_hold() -> None:
     told = evidence.detectable(study(comparisons=contrasts(0.02, 0.06, 0.9)))
     assert "from Dice CE with a power of 80 %" in told
-    assert "at least 0.040 at the median (from 0.020 to 0.060, by the loss)" in told
+    assert "at least 0.040 (median over the losses; 0.020 to 0.060)" in told
     assert "leads" not in told
 
 

@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 import yaml
+from browser import Browser, executable
 
 from tests.synthetic_experiment import raw_tables
 from workflow import files
@@ -50,7 +51,7 @@ def write(folder, edit=lambda raw: raw, whole=None, **changes):
 
 def text(page):
     """What a reader sees of a page."""
-    return html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.S))
+    return html.unescape(re.sub(r"<(style|script).*?</\1>|<[^>]*>", "", page, flags=re.S))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,16 @@ def test_the_page_shows_figure_scores_arms_and_provenance(folder, page):
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
     rows = re.search(r'id="summary".*?</table>', page, re.S).group(0).count("<tr>") - 1
     assert rows == 3 + 2
+    for name in ("summary.csv", "runs.csv", "cases.csv"):  # of the answers, and raw
+        assert f'download="{name}"' in page or f'data-name="{name}"' in page
+    assert "snakemake --cores all --configfile batch.yaml" in shown
+
+
+def test_columns_of_numbers_sort_as_numbers():
+    table = pd.DataFrame({
+        "rate": [0.003, 1e-4], "loss": ["dice", "1st"], "score": ["0.50 [0.1, 0.9]", "\u2013"],
+    })  # fmt: skip
+    assert reporting._cells(table)["numeric"] == [True, False, True]
 
 
 def test_the_finding_names_the_loss_that_depends_most_on_the_arm(folder, tmp_path):
@@ -123,7 +134,8 @@ def test_failures_come_first_with_their_reasons_as_text(tmp_path):
     diverged = "1 of 10 runs diverged: Dice in one (1; the loss is nan at step 7)."
     assert failed in shown
     assert diverged in shown
-    assert shown.index(failed) < shown.index(diverged) < shown.index("Figures")
+    scores = shown.index("Mean Dice and Dice of each class")
+    assert shown.index(failed) < shown.index(diverged) < scores
     assert reporting.made_by(reporting.read(folder)) == [
         "9 runs: commit 0a1b2c3, torch 2.13.0",
         "1 run: commit fffffff, torch 2.13.0",
@@ -204,3 +216,27 @@ def test_tables_are_read_as_they_were_written(folder):
     assert (experiment.test_set, experiment.arms) == ("e", ["one", "four"])
     assert experiment.classes == ["edema", "necrotic core", "enhancing rim"]
     assert set(experiment.summary["test_set"]) == {"e"}
+
+
+@pytest.mark.skipif(not executable(), reason="no Chromium on the path")
+def test_the_page_sorts_its_scores_and_fits_a_phone(folder, page, tmp_path):
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.screen(390, 844)
+        browser.open(folder / "report.html")
+        assert browser.value("document.documentElement.scrollWidth") <= 390
+        heading = (
+            "[...document.querySelectorAll('#summary thead th')]"
+            ".find(th => th.textContent === 'mean Dice')"
+        )
+        browser.value(f"{heading}.querySelector('button').focus()")
+        browser.press("Enter")
+        shown = browser.value(
+            f"[...document.querySelectorAll('#summary tbody tr')]"
+            f".map(row => Number.parseFloat(row.cells[{heading}.cellIndex].textContent))"
+        )
+        assert len(shown) == 5 and shown == sorted(shown, reverse=True) and shown[0] > shown[-1]
+        assert browser.requests == [(folder / "report.html").resolve().as_uri()]
+        assert browser.complaints == []
+    finally:
+        browser.close()

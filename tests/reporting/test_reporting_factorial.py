@@ -56,7 +56,7 @@ def test_best_and_worst_cell_are_named(tmp_path):
                             and row["smoothing"] == 1))  # fmt: skip
     said = scores_title(found)
     assert "0.50 to 0.75" in said and "12 cells" in said
-    assert said.endswith("highest over the batch, smoothing 1, background out")
+    assert said.endswith("highest over the batch with smoothing 1 and background out")
 
 
 def test_the_effects_that_hold_are_named_and_no_others(tmp_path):

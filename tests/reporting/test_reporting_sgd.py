@@ -84,8 +84,8 @@ def test_it_appears_at_one_rate_and_the_weight_rule_rescues_it(tmp_path):
     )
     said = CHAPTER.said(found)
     assert rescue_title(found, "rate=0.01") == (
-        "With SGD at 0.01 it is rescued by the weight rule alone (GDL batch) and a cross-entropy "
-        "term (Generalized Dice CE)"
+        "With SGD at 0.01 Generalized Dice is rescued by the weight rule alone (GDL batch) and a "
+        "cross-entropy term (Generalized Dice CE)"
     )
     assert sum("rescued" in sentence for sentence in said) == 1
     assert any("scores 0.00 [0.00, 0.00] with SGD at 0.01" in sentence for sentence in said)
@@ -117,8 +117,8 @@ def test_what_happens_under_adamw_is_no_answer(tmp_path):
 def test_no_rule_rescues_and_a_lost_class_is_told(tmp_path):
     found = write(tmp_path, {page.ODYSSEY: 0.0, "gdl_batch": (0.6, 0.0)})
     assert rescue_title(found, "rate=0.1") == (
-        "With SGD at 0.1 it is rescued by a cross-entropy term (Generalized Dice CE), by no "
-        "weight rule alone; above 0.05 with a class lost: GDL batch"
+        "With SGD at 0.1 Generalized Dice is rescued by a cross-entropy term (Generalized Dice "
+        "CE), by no weight rule alone; above 0.05, but with a class lost: GDL batch"
     )
     found = write(tmp_path / "none", {loss: 0.0 for loss in LOSSES[1:]})
     assert rescue_title(found, "rate=0.1").endswith("rescued by nothing that was tried")

@@ -133,7 +133,7 @@ def test_absence_of_one_arm_and_one_seed_is_told(tmp_path):
     said = " ".join(absence.said(experiment))
     assert "Dice CE has no prediction" in said
     assert "Most runs lose the necrotic core altogether: Dice CE in 1 of 1 arm." in said
-    assert "Some combinations have 1 seed only" in said
+    assert "All combinations have 1 seed only" in said
     assert absence.batch_title(experiment) == "No two batch sizes can be compared"
 
 

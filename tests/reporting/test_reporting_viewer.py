@@ -392,6 +392,7 @@ def test_without_webgl_a_message_and_the_slices_remain(
         assert "needs JavaScript and WebGL 2" in words(chromium, ".viewer-message")
         assert not chromium.value("document.querySelector('.viewer-message').hidden")
         assert chromium.value("document.querySelector('.viewer-body').offsetHeight") == 0
+        assert not chromium.value("document.querySelector('#viewer[aria-busy=true]')")
         figure = "document.querySelector('#figure-cases_median img')"
         assert chromium.value(f"{figure}.offsetHeight > 50")
     finally:

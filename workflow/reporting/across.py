@@ -141,7 +141,8 @@ def _alike(stability: pd.DataFrame) -> list[str]:
             f"{row['study']} and {row['other']}"
             for row in pairs
         ]
-        told.append(f"Kendall's tau by {words} is {' to '.join(parts)}.")
+        verb = "is" if len(parts) == 1 else "runs from"
+        told.append(f"Kendall's tau by {words} {verb} {' to '.join(parts)}.")
     return told
 
 

@@ -111,15 +111,15 @@ def _compared(old: float, new: float) -> str:
     ratio = old / new
     if 0.995 <= ratio < 1.005:
         return "both losses pull equally hard"
+    if ratio == 0:
+        return "the published loss does not pull at all"
     return f"the published loss pulls {_times(ratio)} as hard as its correction"
 
 
 def _times(ratio: float) -> str:
-    if ratio == 0:
-        return "not at all, which is 0 times"
     if ratio < 0.001:
         return f"{_power(ratio)} times"
-    return f"{number(ratio, 2 if ratio >= 0.1 else 3)} times"
+    return f"{number(ratio, 3 if ratio < 0.1 else 2 if ratio < 10 else 0)} times"
 
 
 def _power(ratio: float) -> str:
@@ -146,6 +146,5 @@ def measured(study: Study, published: str, corrected: str) -> str:
     if decided is None:
         return f"Correcting changes mean Dice by {gap}; there are too few runs to judge it."
     if not decided:
-        return f"Correcting changes mean Dice by {gap}, which cannot be told from no change."
-    verb = "gains" if found["difference"] > 0 else "loses"
-    return f"Correcting {verb} mean Dice: {gap}, told from no change (Holm)."
+        return f"Correcting changes mean Dice by {gap}, not separable from no change."
+    return f"Correcting changes mean Dice by {gap}, separable from no change."

@@ -27,7 +27,7 @@ class Download:
 
 def tables(folder: Path) -> list[Download]:
     """Every CSV table of a study's folder by name, the largest left out where all are too large."""
-    files = [folder / "splits.csv", *sorted((folder / "tables").glob("*.csv*"))]
+    files = [folder / "splits.csv", *sorted((folder / "tables").rglob("*.csv*"))]
     return pack((file for file in files if file.is_file()), BUDGET)
 
 

@@ -58,8 +58,8 @@ def detectable(study: Study) -> str:
     least = number(found.median(), 3)
     if len(found) > 1:
         least = (
-            f"at least {least} at the median (from {number(found.min(), 3)} to "
-            f"{number(found.max(), 3)}, by the loss)"
+            f"at least {least} (median over the losses; {number(found.min(), 3)} to "
+            f"{number(found.max(), 3)})"
         )
     else:
         least = f"at least {least}"
@@ -77,9 +77,8 @@ def few_seeds(study: Study) -> str:
         return "With one seed this speaks of these very starts: another may reverse the order."
     if study.seeds <= FEW_SEEDS:
         return (
-            f"{study.seeds} seeds can resemble each other by chance, and so few make more false "
-            "claims than their level promises: read separable and equivalent as leads, not as "
-            "proof."
+            f"{study.seeds} seeds can resemble each other by chance, so that more claims are false "
+            "than their level promises: read separable and equivalent as leads, not as proof."
         )
     return ""
 

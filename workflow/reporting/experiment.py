@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import page, wording
+from workflow.reporting import downloads, page, provenance, wording
 from workflow.reporting.style import (
     FAINT,
     LINE_COLOURS,
@@ -27,6 +28,10 @@ from workflow.reporting.style import (
     styled,
     wrap,
 )
+from workflow.reporting.wording import DASH, MINUS
+
+# a number, perhaps with its interval, or the dash where there is none
+NUMBER = re.compile(rf"{DASH}$|[-{MINUS}]?\d[\d.]*(e[-+]\d+)?( \[|$)")
 
 
 @dataclass
@@ -130,7 +135,8 @@ def build(folder: Path) -> Path:
         caption = chapter.captions[name](experiment)
         pictures[name] = {"source": page.address(svg), "caption": caption}
     environment = page.environment()
-    environment.filters.update(readable=wording.readable)
+    environment.filters.update(number=wording.number, readable=wording.readable)
+    configuration = yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True)
     content = environment.get_template("experiment.html.j2").render(
         experiment=experiment,
         fates=fates(experiment),
@@ -142,7 +148,10 @@ def build(folder: Path) -> Path:
         summary=_cells(_short_summary(experiment)),
         shown={title: _cells(experiment.answers[name]) for name, title in chapter.shown.items()},
         made_by=made_by(experiment),
-        configuration=yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
+        rerun=provenance.rerun(experiment.name, experiment.environment),
+        configuration=configuration,
+        configuration_link=downloads.address(configuration.encode(), "text/plain"),
+        downloads=downloads.tables(folder),
     )
     out = folder / "report.html"
     files.write_text(out, content)
@@ -215,14 +224,16 @@ def detectable(experiment: Experiment) -> str:
         seen = table.loc[table["endpoint"] == endpoint, "minimum_detectable_difference"].dropna()
         if len(seen):
             clauses.append(
-                f"{wording.number(seen.median(), 2)} in {words} "
-                f"({wording.number(seen.min(), 2)} to {wording.number(seen.max(), 2)})"
+                f"{wording.number(seen.median())} in {words} "
+                f"({wording.number(seen.min())} to {wording.number(seen.max())})"
             )
     if not clauses:
         return ""
+    reference = wording.readable(str(experiment.config["comparison"]["reference_loss"]))
+    reference += " in the same arm" if len(experiment.arms) > 1 else ""
     return (
-        "Smallest difference between two losses of one arm that this study would find four times "
-        f"in five, in the median over losses: {' and '.join(clauses)}."
+        f"With a power of 80 %, before correction, this study finds a difference from {reference} "
+        f"of {' and of '.join(clauses)}: median over the losses, in brackets least and most."
     )
 
 
@@ -245,9 +256,13 @@ def _short_summary(experiment: Experiment) -> pd.DataFrame:
 
 
 def _cells(table: pd.DataFrame) -> dict[str, list]:
-    """Headings and rows of text."""
+    """Headings, rows of text, and which columns are numbers (a page sorts them as such)."""
     columns = [[_text(value) for value in table[name]] for name in table]
-    return {"headings": list(table.columns), "rows": list(zip(*columns, strict=True))}
+    return {
+        "headings": list(table.columns),
+        "numeric": [all(map(NUMBER.match, column)) for column in columns],
+        "rows": list(zip(*columns, strict=True)),
+    }
 
 
 def _text(value: Any) -> str:

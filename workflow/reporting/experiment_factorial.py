@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from workflow.reporting.experiment import Chapter, Experiment
+from workflow.reporting.experiment import Chapter, Experiment, covered
 from workflow.reporting.style import (
     BLUE,
     GREY,
@@ -70,9 +70,9 @@ def said(experiment: Experiment) -> list[str]:
 
 
 def cell_name(row: pd.Series) -> str:
-    """`over the batch, smoothing 1e-5, background out`."""
+    """`over the batch with smoothing 1e-5 and background out`."""
     return (
-        f"over the {row['reduction']}, smoothing {_level(row['smoothing'])}, "
+        f"over the {row['reduction']} with smoothing {_level(row['smoothing'])} and "
         f"background {row['background']}"
     )
 
@@ -158,21 +158,21 @@ def _absence(experiment: Experiment) -> list[str]:
     rate, volume = cells["absent_rate"], cells["absent_ml"]
     found = [
         f"A class that a case lacks is predicted there in {percent(rate.min())} (lowest cell) to "
-        f"{percent(rate.max())} (highest) of such cases, with {number(volume.min())} to "
-        f"{number(volume.max())} ml."
+        f"{percent(rate.max())} (highest) of such cases, with {_amount('absent_ml', volume.min())} "
+        f"to {_amount('absent_ml', volume.max())}."
     ]
     clauses = []
     for (aspect, contrast), its in rows.groupby(["aspect", "contrast"], sort=False):
         changes = [
-            f"{ABSENT[row['endpoint']]} {signed(row['difference'])}, {row['verdict']}"
+            f"{ABSENT[row['endpoint']]} {signed(row['difference'])} {row['verdict']}"
             for _, row in its.iterrows()
         ]
         ratio = _factor(its["push_ratio"].iloc[0])
-        clauses.append(f"{aspect} {contrast} multiplies it by {ratio} ({'; '.join(changes)})")
+        clauses.append(f"{aspect} {contrast} by {ratio} ({', '.join(changes)})")
     found.append(
         f"{absence_title(experiment)}. After Tilborghs et al. (2022), reduction and smoothing "
-        "decide how strongly the loss pushes a false structure of an absent class down: "
-        f"{', '.join(clauses)}."
+        "decide how strongly the loss pushes a false structure of an absent class down. What "
+        f"multiplies that push, and what became of the false positives: {'; '.join(clauses)}."
     )
     taus = experiment.answers["prediction"].dropna(subset=["kendall_tau"])
     if len(taus):
@@ -213,7 +213,7 @@ def _main(experiment: Experiment, endpoint: str) -> str:
     holding = rows[_holds(experiment, rows)]
     if holding.empty:
         seen = rows["minimum_detectable_difference"].median()
-        size = f" (differences of {number(seen)} would be seen four times in five)"
+        size = f" (one of {_amount(endpoint, seen)} would be found with a power of 80 %)"
         return (
             f"No main effect on {name} holds after Holm's correction"
             f"{size if math.isfinite(seen) else ''}."
@@ -231,6 +231,10 @@ def _main(experiment: Experiment, endpoint: str) -> str:
 def _difference(row: pd.Series) -> str:
     size = f"{signed(row['difference'])} {interval(row['low'], row['high'], sign=True)}".strip()
     return f"{size}, p {_relation(row['p_holm'])}"
+
+
+def _amount(endpoint: str, value: float) -> str:
+    return f"{number(value, 1)} ml" if endpoint == "absent_ml" else number(value)
 
 
 def _relation(p: float) -> str:
@@ -375,7 +379,7 @@ def draw_absence(experiment: Experiment) -> Figure:
 
 
 def _intervals(experiment: Experiment) -> str:
-    return f"{percent(experiment.confidence)} intervals over seeds and cases"
+    return f"{percent(experiment.confidence)} intervals over {covered(experiment)}"
 
 
 CHAPTER = Chapter(

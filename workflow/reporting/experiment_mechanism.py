@@ -15,9 +15,9 @@ from workflow.reporting.mechanism import (
     distinct,
     ending,
     fixed_rates,
-    multiple,
     named,
     of_seeds,
+    part,
     rare,
     rarest,
     rescued,
@@ -59,7 +59,7 @@ def _verdict(experiment: Experiment) -> str:
         )
     else:
         best = rules.loc[rules["learnt_every"].idxmax()]
-        nearest = f"the nearest is {of_seeds(best)}" if best["learnt_every"] else "none in any seed"
+        nearest = f"the nearest is {of_seeds(best)}" if best["learnt_every"] else "none does in any"
         text = (
             f"Of {total}, each at its tuned learning rate, none learns every foreground class in "
             f"most seeds; {nearest}."
@@ -68,8 +68,8 @@ def _verdict(experiment: Experiment) -> str:
     if len(control):
         row = control.iloc[0]
         text += (
-            f" Plain Dice, the control with a ratio for each class, does in {row['learnt_every']} "
-            f"of {row['seeds']}."
+            f" Plain Dice, the control with a ratio for each class, learns every class in "
+            f"{row['learnt_every']} of {count(row['seeds'], 'seed')}."
         )
     return text
 
@@ -84,12 +84,13 @@ def _helped(experiment: Experiment) -> str:
     if works.empty:
         return (
             "With a cross-entropy term, an output bias at the class frequencies or both, none of "
-            f"{count(len(fails), 'combination')} with Generalized Dice does."
+            f"{count(len(fails), 'combination')} with Generalized Dice learns every class in most "
+            "seeds."
         )
     text = (
         "With a cross-entropy term, an output bias at the class frequencies or both, "
         f"{len(works)} of {count(len(helped), 'combination')} with Generalized Dice "
-        f"{'does' if len(works) == 1 else 'do'}: "
+        f"{'learns' if len(works) == 1 else 'learn'} every class in most seeds: "
         f"{listing(map(of_seeds, works.itertuples()))}"
     )
     return text + (f"; not {listing(map(named, fails.itertuples()))}." if len(fails) else ".")
@@ -177,16 +178,16 @@ def _discarded(experiment: Experiment) -> str:
         f"{percent(first['complete'])} held it in every image. "
     )
     if lost.empty:
-        return text + "No rule discarded any: all updates were effective in the sense of the table."
+        return text + "Every update was effective with every loss."
     told = [
-        f"{readable(loss)}, {percent(row['effective'])} effective, with "
-        f"{multiple(row['incomplete'])} the usual gradient in a batch that lacks a class"
+        f"{readable(loss)} ({percent(row['effective'])}; {part(row['incomplete'])} it)"
         for loss, row in lost.iterrows()
     ]
     rest = len(whole) - len(lost)
     return text + (
-        f"Updates were discarded by {listing(told)}."
-        + (f" The other {count(rest, 'loss', 'losses')} used all of them." if rest else "")
+        f"Not every update was effective with {listing(told)}: in brackets the share that was, "
+        "and how much of its usual gradient a loss had in batches that lack a class."
+        + (f" The other {count(rest, 'loss', 'losses')} used every update." if rest else "")
     )
 
 
@@ -241,7 +242,7 @@ def _saturation(experiment: Experiment) -> str:
     if told := tables["lowest_slope", "same loss"]:
         text += f" Among runs of the same loss and rate, where only the seed differs: {told}."
     if told := tables["ratio", "all runs"]:
-        text += f" The same for the ratio of the gradient inside to outside, a rival: {told}."
+        text += f" The ratio of the gradient inside to outside, a rival predictor: {told}."
     return text + " What comes first need not be the cause."
 
 
@@ -286,9 +287,9 @@ def _push(experiment: Experiment) -> str:
     if not told:
         return ""
     return (
-        "In the first 200 steps the gradient on the logit of a rare class outside its voxels is so "
-        f"many times that inside (median over runs): {listing(told)}. Above 1, suppressing its "
-        "false positives outweighs calling it in."
+        "Gradient on the logit of a rare class outside its voxels, over that inside, in the first "
+        f"200 steps (median over runs): {listing(told)}. Above 1, suppressing its false positives "
+        "outweighs calling it in."
     )
 
 
@@ -351,8 +352,8 @@ def _slopes(experiment: Experiment) -> str:
     if table.empty:
         return "No treatment of any family makes a rare class gain separably (Holm's correction)."
     told = [
-        f"{treatment} in {int((rows['lowest_slope'] > rows['lowest_slope_plain']).sum())} of "
-        f"{len(rows)}"
+        f"{int((rows['lowest_slope'] > rows['lowest_slope_plain']).sum())} of {len(rows)} with "
+        f"{treatment}"
         for treatment, rows in table.groupby("treatment", sort=False)
     ]
     cases = [
@@ -361,8 +362,9 @@ def _slopes(experiment: Experiment) -> str:
         for _, row in table.iterrows()
     ]
     return (
-        f"Rare classes that gain separably after Holm's correction: {shortened(cases, 8)}. Their "
-        f"lowest slope of the first 200 steps was above that of the plain loss: {listing(told)}."
+        f"Rare classes that gain separably after Holm's correction: {shortened(cases, 8)}. Of "
+        f"these, {listing(told)} had a lowest slope in the first 200 steps above that of the plain "
+        "loss."
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from workflow.reporting.experiment import Chapter, Experiment
+from workflow.reporting.experiment import Chapter, Experiment, covered
 from workflow.reporting.style import (
     BLACK,
     BLUE,
@@ -109,8 +109,8 @@ def rescue_title(experiment: Experiment, arm: str) -> str:
         partly = table[(table["role"] == "rule") & (table["verdict"] == SOME)]
         if len(partly):
             names = shortened([readable(x) for x in partly["loss"]])
-            rescued += f"; above {number(0.05)} with a class lost: {names}"
-    return f"With {_words(experiment, arm)} it is {rescued}"
+            rescued += f"; above {number(0.05)}, but with a class lost: {names}"
+    return f"With {_words(experiment, arm)} Generalized Dice is {rescued}"
 
 
 def gradient_title(experiment: Experiment) -> str:
@@ -379,15 +379,15 @@ CHAPTER = Chapter(
     captions={
         "classes": lambda experiment: (
             "Dots: mean Dice of each class over the test cases that have it; bars: "
-            f"{percent(experiment.confidence)} intervals over seeds and cases; crosses: the class "
-            "collapsed in most runs of the loss."
+            f"{percent(experiment.confidence)} intervals over {covered(experiment)}; crosses: the "
+            "class collapsed in most runs of the loss."
         ),
         "gradients": lambda experiment: (
             "Left: norm of the gradient over all weights, averaged over the steps before the first "
             f"validation, as a multiple of that of {_reference(experiment)} with the same seed; "
             "strokes: the same for the sum of absolute gradients of the logits at the very first "
             "step. Medians over seeds. Right: paired differences in mean Dice from the AdamW arm "
-            f"with {percent(experiment.confidence)} intervals over seeds and cases."
+            f"with {percent(experiment.confidence)} intervals over {covered(experiment)}."
         ),
     },
     said=said,

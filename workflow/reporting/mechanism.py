@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.reporting.experiment import Experiment
-from workflow.reporting.wording import interval, listing, readable
+from workflow.reporting.wording import interval, listing, percent, readable
 
 TUNED, FAMILIES, BIASED = "tuned", "families", "families+bias"
 EVERY = "every class"
@@ -138,14 +138,18 @@ def weights_title(experiment: Experiment) -> str:
     if worst["incomplete"] > 0.5:
         return "A batch that lacks a class trains every rule about as much as one that has them all"
     return (
-        f"A batch that lacks a class gives {readable(worst['loss'])} "
-        f"{multiple(worst['incomplete'])} its usual gradient"
+        f"A batch that lacks a class leaves {readable(worst['loss'])} "
+        f"{part(worst['incomplete'])} its usual gradient"
     )
 
 
-def multiple(ratio: float) -> str:
-    """So many times something, in words."""
-    return "none of" if ratio == 0 else f"{ratio:.1g} times"
+def part(ratio: float) -> str:
+    """How much there is of something: `none of`, `7e-10 of`, `80 % of`, `all of`, `2 times`."""
+    if ratio == 0:
+        return "none of"
+    if ratio >= 0.995:
+        return "all of" if ratio < 1.05 else f"{ratio:.2g} times"
+    return f"{percent(ratio)} of" if ratio >= 0.001 else f"{ratio:.0e} of"
 
 
 def traces_title(experiment: Experiment) -> str:

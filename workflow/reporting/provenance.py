@@ -61,13 +61,13 @@ def versions(study: Study) -> dict[str, str]:
     return {k: v for k, v in environment.items() if k not in (*MACHINE, *ORIGIN)}
 
 
-def rerun(study: Study) -> list[str]:
-    """Commands that make the study again from its resolved file."""
-    commit = str(study.environment.get("commit") or "").partition(" ")[0]
+def rerun(name: str, environment: Mapping[str, Any]) -> list[str]:
+    """Commands that make a study again from its resolved file."""
+    commit = str(environment.get("commit") or "").partition(" ")[0]
     lines = [f"git checkout {commit}"] if commit.isalnum() else []
     return [
         *lines,
-        f"snakemake --cores all --configfile {shlex.quote(f'{study.name}.yaml')}",
+        f"snakemake --cores all --configfile {shlex.quote(f'{name}.yaml')}",
     ]
 
 

@@ -136,7 +136,7 @@ def render(
         facts=provenance.facts(study),
         versions=provenance.versions(study),
         seeds=provenance.seeds(study),
-        rerun=provenance.rerun(study),
+        rerun=provenance.rerun(study.name, study.environment),
         configuration=configuration,
         configuration_link=downloads.address(configuration.encode(), "text/plain"),
         downloads=downloads.tables(folder),

@@ -79,7 +79,8 @@ def few_seeds(seeds: pd.Series) -> list[str]:
     fewest = int(seeds.min())
     if fewest >= FEW_SEEDS:
         return []
+    which = "All" if seeds.max() == fewest else "Some"
     return [
-        f"Some combinations have {count(fewest, 'seed')} only: their intervals are wide or hold "
+        f"{which} combinations have {count(fewest, 'seed')} only: their intervals are wide or hold "
         "for these seeds alone, and a collapse in most runs is a collapse in all of them."
     ]

@@ -476,16 +476,16 @@ def ranking_notes(study: Study) -> str:
 
 
 def asked(study: Study) -> str:
-    """The question and how it was put, from the configuration and the tables."""
+    """How the question was put, from the configuration and the tables."""
     training = study.config.get("training") or {}
     losses = count(len(study.losses), "loss", "losses")
     seeds = int(study.runs["seed"].nunique()) if len(study.runs) else 0
-    told = "" if study.title == QUESTION else f"{QUESTION} "
-    told += f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
+    told = f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
     told += f"{count(seeds, 'seed')} each"
     if "steps" in training:
-        told += f", for {training['steps']} steps {learning_rates(study.runs)}".rstrip()
+        rates = learning_rates(study.runs)
+        told += f", for {training['steps']} steps{f', each {rates}' if rates else ''}"
     return (
-        f"{told}. For one seed every loss starts from the same weights and sees the same patches "
-        "in the same order."
+        f"{told}. With the same seed every loss starts from the same weights and sees the same "
+        "patches in the same order."
     )

@@ -28,7 +28,10 @@ from workflow.reporting.style import class_colours
 PACKAGE = "ipyniivue"
 BUNDLE = "static/widget.js"
 BUDGET = 4_000_000  # characters of the page that volumes may take
-NO_VOLUMES = "No volumes of cases lie beside these tables (volumes.csv, volumes.npz)."
+NO_VOLUMES = (
+    "The volumes of the cases (volumes.csv, volumes.npz) do not lie beside these tables; a run of "
+    "the study writes them."
+)
 NAMES = {"median": "Median case", "worst": "Worst case"}
 
 

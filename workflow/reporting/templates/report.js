@@ -52,6 +52,19 @@ for (const form of document.querySelectorAll("form.filters")) {
   apply();
 }
 
+// What is wider than its frame can be scrolled by keyboard too; a folded table once it is open.
+const frames = new ResizeObserver((changed) => changed.forEach(({ target }) => {
+  if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+  else target.removeAttribute("tabindex");
+}));
+for (const frame of document.querySelectorAll(".scroll:not([role]), .glance")) {
+  if (!frame.matches("figure")) {
+    frame.setAttribute("role", "group");
+    frame.setAttribute("aria-label", frame.closest("section").querySelector("h2").textContent);
+  }
+  frames.observe(frame);
+}
+
 // Text that the page holds as base64 of gzip.
 async function unpack(id) {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));

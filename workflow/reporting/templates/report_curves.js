@@ -99,6 +99,7 @@
     plot.background_fill_color = paper; plot.border_fill_color = paper; plot.outline_line_color = line;
     for (const axis of [...plot.below, ...plot.left]) {
       axis.axis_label_text_color = soft; axis.major_label_text_color = ink;
+      axis.axis_label_text_font = axis.major_label_text_font = "system-ui, sans-serif";
       axis.axis_line_color = soft; axis.major_tick_line_color = soft; axis.minor_tick_line_color = null;
       axis.axis_label_text_font_style = "normal"; axis.axis_label_text_font_size = "13px"; axis.major_label_text_font_size = "12px";
     }
