@@ -52,7 +52,7 @@ def blaming_the_loss() -> Iterator[None]:
     """Turns what the loss raises into :class:`LossFailed`; a machine out of memory is no defect."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
         raise LossFailed from error
@@ -159,12 +159,13 @@ def train(
             if part is None:
                 part = compute() | {"spent": _spent(earlier)}
                 checkpoints.keep(key, part)
-            elif part["spent"]["seconds"] > earlier["seconds"]:
+            elif (unknown := part["spent"]["seconds"] - earlier["seconds"]) > 0:
                 earlier.update(part["spent"])
+                spend(unknown)
             return part
 
         try:
-            with time_limit(limit and limit - _spent(earlier)["seconds"]):
+            with time_limit(limit and limit - _spent(earlier)["seconds"]) as spend:
                 trainer = Trainer(settings, prepared, splits, run, record)
                 outcome = trainer.fit(
                     lambda state: checkpoints.save(state | {"spent": _spent(earlier)}), state
@@ -173,7 +174,8 @@ def train(
                     trainer.evaluate(once)
                 record.status |= outcome
         except LossFailed as error:
-            reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
+            assert error.__cause__ is not None  # what the loss raised
+            reason = objective.reason(error.__cause__)
             record.status |= {"status": "failed", "reason": reason}
             LOG.error(
                 "%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc()
@@ -390,8 +392,7 @@ class Trainer:
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with blaming_the_loss():
             value = self.loss(logits, labels)
-            if value.ndim:
-                raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
+            objective.judge(value)
         return value
 
     def _loss_seconds(self, batch: tuple[torch.Tensor, torch.Tensor], repeats: int = 5) -> float:
@@ -404,7 +405,8 @@ class Trainer:
         times = []
         for _ in range(repeats):
             started = time.perf_counter()
-            torch.autograd.grad(self.loss(logits, labels), logits)
+            with blaming_the_loss():
+                torch.autograd.grad(self.loss(logits, labels), logits)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
