@@ -13,6 +13,7 @@ import pandas as pd
 
 from workflow import paths
 from workflow.data import dataset as datasets
+from workflow.data import decathlon
 from workflow.data.choices import Geometry
 from workflow.data.dataset import DataSet
 from workflow.data.phantom import CLASSES
@@ -99,9 +100,12 @@ def _prepared(
     """Yields what there is of a data set; the value of the generator is the prepared data set,
     None if it has yet to be downloaded."""
     root = paths.raw(data)
-    if data.dataset.source == "decathlon" and not root.exists():
-        yield f"{root}: not there yet, {data.dataset.task} will be downloaded and then checked"
-        return None
+    if data.dataset.source == "decathlon":
+        assert data.dataset.task is not None  # the model refuses a decathlon without it
+        if not root.exists():
+            yield f"{root}: not there yet, {data.dataset.task} will be downloaded and then checked"
+            return None
+        decathlon.fetch(data.dataset.task, root.parent)  # there already: held against its digests
     if data.dataset.source == "phantom" and not root.exists():
         root = folder / "phantom"
         write_phantom(data.dataset.phantom, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from faulty import FAULTS, Fault, described, renamed, voxels, write
+from faulty import FAULTS, JSON, Fault, described, renamed, voxels, write
 
 from workflow.check import check
 from workflow.data.dataset import merge_labels, read
@@ -183,6 +184,22 @@ def test_a_description_that_cannot_be_encoded_is_no_end_of_the_preparation(
     found = read(data)
     prepare(found, tmp_path / "out", *merge_labels(found.labels))
     assert load_prepared(tmp_path / "out").reference == r"a\ud800\nb"
+
+
+def test_a_download_that_was_changed_since_is_refused(data: Path) -> None:
+    Path("study.yaml").write_text(
+        STUDY.replace("source: folder", "source: decathlon, task: Task04_Hippocampus").replace(
+            "root: data", "root: ."
+        )
+    )
+    task = data.rename("Task04_Hippocampus")
+    digests = Path("Task04_Hippocampus.sha256")
+    digest = hashlib.sha256((task / JSON).read_bytes()).hexdigest()
+    digests.write_text(f"{digest}  {task}/{JSON}\n")
+    assert told() == ([], [])
+    digests.write_text(f"{'0' * 64}  {task}/{JSON}\n")
+    (line,), _ = told()
+    assert line.startswith(f"{task}/{JSON}: changed since the download; remove {task}")
 
 
 def test_the_longest_name_that_is_let_through_can_be_prepared(data: Path, tmp_path: Path) -> None:

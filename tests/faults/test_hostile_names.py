@@ -57,7 +57,7 @@ def test_a_study_makes_no_objects_of_python(tagged, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = tmp_path / "study.yaml"
     study.write_text(f"title: {tagged}\n{STUDY}")
-    with pytest.raises(StudyError, match=r"study\.yaml: cannot be read as YAML, correct it: .*python/"):
+    with pytest.raises(StudyError, match=r"study\.yaml: cannot be read as YAML, .*python/"):
         load(study)
     study.write_text(f"title: sound\n{STUDY}")
     # from the command line a tag is text at most

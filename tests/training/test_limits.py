@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import time
 
 import pandas as pd
 import pytest
@@ -66,6 +67,26 @@ def test_the_time_limit_counts_what_earlier_calls_took(
     assert train(settings, prepared, splits, run, tmp_path, limit=9e5) == "failed"
     found = json.loads((tmp_path / "status.json").read_text())
     assert found["seconds"] > 1e6
+
+
+def test_a_clock_that_is_set_during_a_run_takes_none_of_its_time(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    real, save = time.time, module.Checkpoints.save
+
+    def set_clock(self, state):
+        monkeypatch.setattr(time, "time", lambda: real() + 1e6)
+        save(self, state)
+        if state["step"] == study.training.steps:
+            raise KeyboardInterrupt
+
+    settings, run = study.run_settings("dice_ce"), Run("dice_ce", 3e-3, 1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module.Checkpoints, "save", set_clock)
+        train(settings, prepared, splits, run, tmp_path)
+    monkeypatch.setattr(time, "time", real)
+    assert train(settings, prepared, splits, run, tmp_path, limit=9e5) == "ok"
+    assert 0 < json.loads((tmp_path / "status.json").read_text())["seconds"] < 9e5
 
 
 def test_the_time_limit_counts_what_was_scored_before_a_kill(

@@ -142,6 +142,7 @@ def train(
     ``status.json``, the traceback in the log. Anything else raises, so that the job fails and is
     tried again by the next call; ``MemoryError`` says which keys need less memory.
     """
+    began = time.monotonic() - _age()  # on a clock that nobody sets while the run goes on
     with alone(out) as waited:
         record = Record(signals=[] if settings.training.signals_every else None)
         record.status["settings_sha256"] = settings.sha256()
@@ -157,7 +158,7 @@ def train(
             """What ``compute`` gives, if an earlier call has not left it."""
             part = checkpoints.part(key)
             if part is None:
-                part = compute() | {"spent": _spent(earlier)}
+                part = compute() | {"spent": _spent(earlier, began)}
                 checkpoints.keep(key, part)
             elif (unknown := part["spent"]["seconds"] - earlier["seconds"]) > 0:
                 earlier.update(part["spent"])
@@ -165,10 +166,10 @@ def train(
             return part
 
         try:
-            with time_limit(limit and limit - _spent(earlier)["seconds"]) as spend:
+            with time_limit(limit and limit - _spent(earlier, began)["seconds"]) as spend:
                 trainer = Trainer(settings, prepared, splits, run, record)
                 outcome = trainer.fit(
-                    lambda state: checkpoints.save(state | {"spent": _spent(earlier)}), state
+                    lambda state: checkpoints.save(state | {"spent": _spent(earlier, began)}), state
                 )
                 if not trial:
                     trainer.evaluate(once)
@@ -193,7 +194,7 @@ def train(
                 f"training.patch_size or evaluation.window needs less: {error}"
             ) from error
         record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
-        record.status |= _spent(earlier)
+        record.status |= _spent(earlier, began)
         record.write(out, run.key(prepared.name), trial=trial)
         checkpoints.retire(keep_newest=record.status["status"] != "failed")
     return record.status["status"]
@@ -278,7 +279,7 @@ class Trainer:
         """
         training, sampler = self.settings.training, self.sampler()
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
-        status["startup_seconds"] = time.time() - psutil.Process().create_time()
+        status["startup_seconds"] = _age()
         try:
             if state is None:
                 self.validate()
@@ -519,12 +520,16 @@ class Trainer:
         )
 
 
-def _spent(earlier: dict[str, float]) -> dict[str, float]:
+def _age() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()
+
+
+def _spent(earlier: dict[str, float], began: float) -> dict[str, float]:
     """Seconds and peak memory of the run: of this process and of earlier ones that were killed."""
-    seconds = time.time() - psutil.Process().create_time()
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = largest / 2**20 if sys.platform == "darwin" else largest / 2**10
     return {
-        "seconds": earlier["seconds"] + seconds,
+        "seconds": earlier["seconds"] + time.monotonic() - began,
         "peak_memory_mib": max(earlier["peak_memory_mib"], peak),
     }
