@@ -154,14 +154,21 @@ def test_all_faults_are_told_in_one_go(tmp_path):
         ("a: [", "YAML"),
         ("", "mapping"),
         ("? [1, 2]\n: 3\n", "a key must be a word"),
-        ("losses:\n  dice: {}\n  dice: {batch: true}\n", "(?s)'dice' stands twice.*line 3"),
+        ("losses:\n  dice: {}\n  dice: {batch: true}\n", "'dice' stands twice in line 3"),
+        ("title: 2024-13-45\n", "'2024-13-45' is no timestamp in line 1"),
+        ("seeds:\n - 1\n - !!int one\n", "'one' is no int in line 3"),
+        ("title: !!bool perhaps\n", "'perhaps' is no bool in line 1"),
+        ("title: !!timestamp now\n", "'now' is no timestamp in line 1"),
+        (f"seeds: [{'9' * 5000}]\n", r"'9+\.\.\.9+' is no int in line 1"),
+        ("[" * 1000, "nested too deeply"),
     ],
 )
 def test_files_that_are_no_study_are_refused(tmp_path, text, message):
     path = tmp_path / "study.yaml"
     path.write_text(text)
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(StudyError, match=message) as caught:
         load(path)
+    assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(StudyError, match="no such study file"):
         load(tmp_path / "nowhere.yaml")
 

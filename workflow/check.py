@@ -13,6 +13,7 @@ import pandas as pd
 
 from workflow import paths
 from workflow.data import dataset as datasets
+from workflow.data import decathlon
 from workflow.data.choices import Geometry
 from workflow.data.dataset import DataSet
 from workflow.data.phantom import CLASSES
@@ -21,6 +22,7 @@ from workflow.data.prepare import Prepared, prepare
 from workflow.data.splits import EXTERNAL, make_splits
 from workflow.study import Data, Dataset, Splits, Study, StudyError, load
 from workflow.training import objective
+from workflow.training.limits import TimeOver, time_limit
 from workflow.training.network import accelerator
 
 
@@ -31,10 +33,11 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
     """
     study = load(path, overrides)
     yield f"{path}: {_size(study)}"
-    folder = paths.results(path.stem)
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise StudyError(f"{existing}: not writable, the study's folder {folder} is made there")
+    resources = {paths.resources(d) for v in study.variants.values() for d in v.data_sets()}
+    unfinished = (d for d in sorted(resources) if not (d / "prepared" / "prepared.json").is_file())
+    unusable = map(_unusable, (paths.results(path.stem), *unfinished))
+    if faults := dict.fromkeys(filter(None, unusable)):
+        raise StudyError("\n".join(faults))
     accelerator(study.training.accelerator)
     with tempfile.TemporaryDirectory() as temporary:
         found: dict[str, Prepared | None] = {}
@@ -58,6 +61,16 @@ def check(path: Path, overrides: dict | None = None) -> Iterator[str]:
             yield f"{where}{_geometry(told, prepared[0])}"
         losses_work(study)
         yield f"losses: all {len(study.losses)} have a value and a gradient on a trial batch"
+
+
+def _unusable(folder: Path) -> str:
+    """Why a folder of the study cannot be made or written; empty if it can."""
+    # a link that leads nowhere is there, and no folder can take its place
+    existing = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if existing.is_dir() and os.access(existing, os.W_OK):
+        return ""
+    why = "not writable" if existing.is_dir() else "not writable, as it is no folder"
+    return f"{existing}: {why}; {folder} is made there, correct it or work elsewhere"
 
 
 def _geometry(geometry: Geometry, prepared: Prepared) -> str:
@@ -87,19 +100,23 @@ def _prepared(
     """Yields what there is of a data set; the value of the generator is the prepared data set,
     None if it has yet to be downloaded."""
     root = paths.raw(data)
-    if data.dataset.source == "decathlon" and not root.exists():
-        yield f"{root}: not there yet, {data.dataset.task} will be downloaded and then checked"
-        return None
+    if data.dataset.source == "decathlon":
+        assert data.dataset.task is not None  # the model refuses a decathlon without it
+        if not root.exists():
+            yield f"{root}: not there yet, {data.dataset.task} will be downloaded and then checked"
+            return None
+        decathlon.fetch(data.dataset.task, root.parent)  # there already: held against its digests
     if data.dataset.source == "phantom" and not root.exists():
         root = folder / "phantom"
         write_phantom(data.dataset.phantom, root)
     read = read_dataset(data.dataset, root, incomplete=True)
+    # names that only Snakemake minds are told with the other faults
+    read = dataclasses.replace(read, faults=(*read.faults, *paths.misread(data)))
     names = classes_of(data.dataset, read)[0]
     yield f"{root}: {len(read.cases)} cases, classes {', '.join(names)}"
     prepared = prepare_data(
         data, read, folder / "prepared", like, jobs=os.cpu_count() or 1, write=False
     )
-    paths.refuse_misread(data)
     yield from (f"warning: {warning}" for warning in prepared.warnings)
     return prepared
 
@@ -131,9 +148,12 @@ def prepare_data(
 def losses_work(study: Study) -> None:
     """Tries every loss of every arm on a tiny batch: what would fail in every run fails now.
 
-    Raises ``StudyError`` for the losses, ``DataError`` for a folder that cannot be read.
+    Raises ``StudyError`` with one line for each loss, also for one that takes longer than the
+    study's time limit, and ``DataError`` for a folder that cannot be read.
     """
     tried = set()
+    limit = study.time_limit
+    faults = []
     for arm in study.variants.values():
         root = paths.raw(arm.data())
         if arm.dataset.source != "phantom" and not root.exists():
@@ -144,14 +164,23 @@ def losses_work(study: Study) -> None:
         patch = arm.training.patch_size
         if patch == "auto":
             patch = (objective.TRIAL_SIDE,) * 3
-        # arms share most of their losses
-        new = {
-            label: loss
-            for label, loss in arm.losses.items()
-            if (label, loss.model_dump_json(), classes, patch) not in tried
-        }
-        objective.trial(new, [1] * classes, patch)
-        tried |= {(label, loss.model_dump_json(), classes, patch) for label, loss in new.items()}
+        for label, loss in arm.losses.items():
+            # arms share most of their losses
+            if (key := (label, loss.model_dump_json(), classes, patch)) in tried:
+                continue
+            tried.add(key)
+            try:
+                with time_limit(limit and 60 * limit):
+                    objective.trial({label: loss}, [1] * classes, patch)
+            except TimeOver:
+                faults.append(
+                    f"losses.{label}: on a trial batch of {classes} classes: not finished within "
+                    f"the study's time limit of {limit:g} minutes"
+                )
+            except StudyError as error:
+                faults.append(str(error))
+    if faults:
+        raise StudyError("\n".join(faults))
 
 
 def split(splits: Splits, prepared: Prepared, external: Prepared | None = None) -> pd.DataFrame:

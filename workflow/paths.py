@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from workflow.study import Data, Study, StudyError
+from workflow.study import Data, Study
 
 
 def results(name: str) -> Path:
@@ -49,12 +49,14 @@ def raw(data: Data) -> Path:
     return Path(dataset.root)
 
 
-def refuse_misread(data: Data) -> None:
-    """Raises :class:`StudyError` for a raw file whose path Snakemake would take for another one."""
+def misread(data: Data) -> list[str]:
+    """A line for each raw file whose path Snakemake would take for another one."""
     if data.dataset.source != "folder":
-        return
+        return []
+    faults = []
     for file in map(str, sorted(raw(data).glob("**/*"))):
         if re.search(r"\{\s*\w+\s*[,}]", file):
-            raise StudyError(f"{file!r}: Snakemake fills in what stands in braces, rename it")
-        if not file.isprintable():
-            raise StudyError(f"{file!r}: the name cannot be printed in one line, rename it")
+            faults.append(f"{file!r}: Snakemake fills in what stands in braces, rename it")
+        elif not file.isprintable():
+            faults.append(f"{file!r}: the name cannot be printed in one line, rename it")
+    return faults

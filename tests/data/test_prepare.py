@@ -412,6 +412,22 @@ def test_choices_are_applied_and_kept(thick: Path, tmp_path: Path) -> None:
         assert list(case.array_voxels.values()) == np.bincount(label.ravel(), minlength=3).tolist()
 
 
+def test_a_label_that_changed_where_the_array_does_not_show_it_is_another_one(
+    thick: Path, tmp_path: Path
+) -> None:
+    """Scores are of the grid of the file, so they would be those of the old label."""
+    first, *_ = (before := run(thick, tmp_path / "out", wishes=AUTO)).cases
+    shown = np.array(before.label(first))
+    path = thick / "labelsTr/case_0.nii.gz"
+    image = nibabel.load(path)
+    label = np.array(image.dataobj)
+    label[0, 0, 0] = 1 - label[0, 0, 0]  # in the margin that is cropped
+    nibabel.save(nibabel.Nifti1Image(label, image.affine), path)
+    second, *_ = (after := run(thick, tmp_path / "out", wishes=AUTO)).cases
+    np.testing.assert_array_equal(after.label(second), shown)
+    assert second.label_sha256 != first.label_sha256
+
+
 def test_a_perfect_prediction_is_perfect_on_the_grid_of_the_file(
     thick: Path, tmp_path: Path
 ) -> None:

@@ -255,6 +255,8 @@ listed(
     "case_2.nii", "truncated", "fewer voxels", AGAIN,
 )  # fmt: skip
 listed("bit_in_a_length", unpacked(IMAGE, flip(lambda size: 42, 6)), IMAGE, "fewer voxels", AGAIN)
+listed("bit_in_the_number_of_axes", unpacked(IMAGE, flip(lambda size: 40, 3)), IMAGE,
+       "its header is damaged: sizeof_hdr should be 348", "correct it or copy")  # fmt: skip
 listed("shape_too_small", header((42, "h", (8,))), IMAGE, "more voxels", AGAIN)
 listed("shape_of_terabytes", header((42, "4h", (32767,) * 4)), IMAGE, "fewer voxels", "32767")
 listed("shape_with_a_zero", header((44, "h", (0,))), IMAGE, "no voxels", "export it again")
@@ -494,6 +496,11 @@ listed("other_ending", entry(image=JSON), JSON, "expected a NIfTI file (.nii or 
 listed("newline_in_a_name", renamed("a\nb.nii.gz"), "'a\\nb'", "cannot be printed", "rename")
 listed("escape_in_a_name", renamed("a\x1b[2Jb.nii.gz"), "'a\\x1b[2Jb'", "rename its files")
 listed("name_that_is_no_text", renamed(os.fsdecode(b"\xff.nii.gz")), "'\\udcff'", "rename")
+listed("name_in_braces", renamed("{case}.nii.gz"), "imagesTr/{case}.nii.gz", "what stands in",
+       "rename it")  # fmt: skip
+listed("choice_in_braces", renamed("a{seed,x}.nii.gz"), "a{seed,x}.nii.gz", "braces, rename it")
+listed("name_of_240_bytes", renamed(f"{'é' * 120}.nii.gz"), "data: the case name 'éé",
+       "longer than 200 bytes", "rename its files")  # fmt: skip
 listed("blank_name", renamed(" .nii.gz"), "' '", "cannot be printed", "rename its files")
 
 # --- dataset.json ----------------------------------------------------------------------------

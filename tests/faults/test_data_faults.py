@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from faulty import FAULTS, Fault, described, renamed, voxels, write
+from faulty import FAULTS, JSON, Fault, described, renamed, voxels, write
 
 from workflow.check import check
 from workflow.data.dataset import merge_labels, read
 from workflow.data.faults import DataError
+from workflow.data.layout import LONGEST_NAME
 from workflow.data.nifti import read_nifti
 from workflow.data.prepare import load_prepared, prepare
 from workflow.study import StudyError
@@ -84,12 +87,14 @@ def test_a_fault_is_told_with_file_and_remedy(
 def test_all_faults_of_a_data_set_are_told_in_one_go(data: Path) -> None:
     together = {fault.name: fault for fault in FAULTS}
     names = ("affine_of_another_case", "stray_file_in_labelsTr", "label_unknown", "bit_in_a_length")
+    (data / "{file}.txt").touch()
     for name in names:
         together[name].make(data)
     (data / "labelsTr/case_1.nii.gz").unlink()
     (data / "imagesTr/case_4.nii.gz").write_bytes(b"")
     faults, _ = told()
-    assert len(faults) == 6
+    assert len(faults) == 7
+    assert any("data/{file}.txt" in line for line in faults)
     for name in names:
         assert any(together[name].words[0] in line for line in faults), name
     assert any("case_1.nii.gz: no such file" in line for line in faults)
@@ -148,13 +153,6 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["{case}", "a{seed,x}"])
-def test_a_name_that_snakemake_would_fill_in_is_refused(name: str, data: Path) -> None:
-    renamed(f"{name}.nii.gz")(data)
-    with pytest.raises(StudyError, match="what stands in braces, rename it"):
-        told()
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_strange_name_is_only_a_name(name: str, data: Path, tmp_path: Path) -> None:
     renamed(f"{name}.nii.gz")(data)
@@ -176,6 +174,53 @@ def test_a_strange_name_is_only_a_name(name: str, data: Path, tmp_path: Path) ->
         for case in cases
     }
     assert written == {out, out / "prepared.json", *(out / part for part in parts)} | expected
+
+
+def test_a_description_that_cannot_be_encoded_is_no_end_of_the_preparation(
+    data: Path, tmp_path: Path
+) -> None:
+    described(lambda declared: declared.update(reference="a\ud800\nb", licence={"a": 1}))(data)
+    assert told() == ([], [])
+    found = read(data)
+    prepare(found, tmp_path / "out", *merge_labels(found.labels))
+    assert load_prepared(tmp_path / "out").reference == r"a\ud800\nb"
+
+
+def test_a_download_that_was_changed_since_is_refused(data: Path) -> None:
+    Path("study.yaml").write_text(
+        STUDY.replace("source: folder", "source: decathlon, task: Task04_Hippocampus").replace(
+            "root: data", "root: ."
+        )
+    )
+    task = data.rename("Task04_Hippocampus")
+    digests = Path("Task04_Hippocampus.sha256")
+    digest = hashlib.sha256((task / JSON).read_bytes()).hexdigest()
+    digests.write_text(f"{digest}  {task}/{JSON}\n")
+    assert told() == ([], [])
+    digests.write_text(f"{'0' * 64}  {task}/{JSON}\n")
+    (line,), _ = told()
+    assert line.startswith(f"{task}/{JSON}: changed since the download; remove {task}")
+
+
+def test_the_longest_name_that_is_let_through_can_be_prepared(data: Path, tmp_path: Path) -> None:
+    renamed(f"{'x' * LONGEST_NAME}.nii.gz")(data)
+    assert told() == ([], [])
+    found = read(data)
+    prepare(found, tmp_path / "out", *merge_labels(found.labels))
+
+
+@pytest.mark.parametrize("folder", ["results", "resources"])
+@pytest.mark.parametrize(
+    "make", [lambda path: path.symlink_to("nowhere/x"), lambda path: path.symlink_to(path.name),
+             Path.touch],
+    ids=["broken link", "loop", "file"],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_read(
+    folder: str, make: Callable, data: Path
+) -> None:
+    make(Path(folder))
+    with pytest.raises(StudyError, match=f"^{folder}: not writable, as it is no folder; .*correct"):
+        told()
 
 
 def test_labels_that_say_nothing_of_their_images_are_not_judged(data: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -56,13 +57,24 @@ def test_a_study_makes_no_objects_of_python(tagged, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = tmp_path / "study.yaml"
     study.write_text(f"title: {tagged}\n{STUDY}")
-    with pytest.raises(StudyError, match=r"study\.yaml: cannot be read as YAML: .*python/"):
+    with pytest.raises(StudyError, match=r"study\.yaml: cannot be read as YAML, .*python/"):
         load(study)
     study.write_text(f"title: sound\n{STUDY}")
     # from the command line a tag is text at most
     for overrides in (_overrides([f"title={tagged}"]), {"losses": tagged}):
         with contextlib.suppress(StudyError):
             load(study, overrides)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_a_study_that_is_a_template_for_snakemake_is_refused_by_the_check(tmp_path, monkeypatch):
+    """Snakemake itself would run it, so this is what somebody else's study is checked with."""
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(
+        f"__use_yte__: true\ntitle: ?__import__('os').mkdir('pwned')\n{STUDY}"
+    )
+    with pytest.raises(StudyError, match=r"study\.yaml: __use_yte__: unknown key"):
+        load("study.yaml")
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 

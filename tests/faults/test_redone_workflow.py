@@ -1,7 +1,6 @@
 """Snakemake redoes after each change what the table of the docs says, and nothing else."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_redone import ARMS, CHANGES, FIXED, RATED, TUNED, changed, documented, how_many
+from tests.workflow.conftest import environment
 
 ROOT = Path(__file__).parent.parent.parent
 RULES = {"data set": "prepare", "splits": "split", "trials": "trial", "runs": "train"}
@@ -31,7 +31,7 @@ def plans(folder: Path, base: str, keys) -> dict:
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.planning"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=environment(ROOT),
         input=json.dumps(work),
         capture_output=True,
         text=True,

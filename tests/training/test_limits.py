@@ -3,13 +3,15 @@
 import json
 import math
 import signal
+import time
 
 import pandas as pd
 import pytest
 import torch
 
 import losses
-from workflow import files
+from workflow import check, files
+from workflow.study import Study, StudyError
 from workflow.training import train as module
 from workflow.training import tuning
 from workflow.training.limits import TimeOver, is_out_of_memory, time_limit
@@ -67,14 +69,85 @@ def test_the_time_limit_counts_what_earlier_calls_took(
     assert found["seconds"] > 1e6
 
 
+def test_a_clock_that_is_set_during_a_run_takes_none_of_its_time(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    real, save = time.time, module.Checkpoints.save
+
+    def set_clock(self, state):
+        monkeypatch.setattr(time, "time", lambda: real() + 1e6)
+        save(self, state)
+        if state["step"] == study.training.steps:
+            raise KeyboardInterrupt
+
+    settings, run = study.run_settings("dice_ce"), Run("dice_ce", 3e-3, 1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module.Checkpoints, "save", set_clock)
+        train(settings, prepared, splits, run, tmp_path)
+    monkeypatch.setattr(time, "time", real)
+    assert train(settings, prepared, splits, run, tmp_path, limit=9e5) == "ok"
+    assert 0 < json.loads((tmp_path / "status.json").read_text())["seconds"] < 9e5
+
+
+def test_the_time_limit_counts_what_was_scored_before_a_kill(
+    study, prepared, splits, tmp_path, monkeypatch
+):
+    keep = module.Checkpoints.keep
+
+    def slow(self, key, part):
+        keep(self, key, part | {"spent": {"seconds": 1e6, "peak_memory_mib": 1.0}})
+        raise KeyboardInterrupt
+
+    settings, run = study.run_settings("dice_ce"), Run("dice_ce", 3e-3, 1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module.Checkpoints, "keep", slow)
+        train(settings, prepared, splits, run, tmp_path)
+    assert train(settings, prepared, splits, run, tmp_path, limit=9e5) == "failed"
+    found = json.loads((tmp_path / "status.json").read_text())
+    assert found["steps"] == study.training.steps
+    assert found["seconds"] > 1e6
+
+
+def test_a_loss_that_never_ends_is_told_before_the_first_run(tmp_path):
+    (tmp_path / "endless.py").write_text(
+        "import torch\n"
+        "class Endless(torch.nn.Module):\n"
+        "    def forward(self, logits, labels):\n"
+        "        while True: pass\n"
+    )
+    study = Study.model_validate(
+        {
+            "dataset": {"source": "phantom", "name": "tiny"},
+            "losses": {
+                "endless": {"name": f"{tmp_path}/endless.py:Endless"},
+                "short": {"name": "dice", "weight": [1.0, 2.0]},
+            },
+            "comparison": {"reference_loss": "short"},
+            "time_limit": 0.01,
+        }
+    )
+    with pytest.raises(StudyError) as caught:
+        check.losses_work(study)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("losses.endless: ")
+    assert first.endswith("not finished within the study's time limit of 0.01 minutes")
+    assert second.startswith("losses.short: ")
+
+
 def test_a_time_limit_that_is_kept_leaves_nothing_behind():
     with time_limit(60):
         pass
     with pytest.raises(TimeOver), time_limit(1e-3):
         while True:
             pass
-    with time_limit(None):
-        pass
+    with time_limit(None) as spend:
+        spend(1)
+    with pytest.raises(TimeOver), time_limit(1e6) as spend:
+        spend(9e5)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(1e5, abs=1e3)
+        spend(2e5)
+        while True:
+            pass
 
 
 def test_out_of_memory_is_known_by_what_pytorch_says():

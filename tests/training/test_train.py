@@ -17,6 +17,7 @@ from workflow.data.splits import check_splits
 from workflow.study import Dataset, Loss, StudyError, Training
 from workflow.training import optimisation, signals
 from workflow.training import train as module
+from workflow.training.objective import LONGEST_REASON
 from workflow.training.train import Run, train
 
 
@@ -141,6 +142,35 @@ def test_a_run_that_diverges_before_its_first_validation_is_scored_as_both_check
     )
     assert len(best)
     pd.testing.assert_frame_equal(best.reset_index(drop=True), last.reset_index(drop=True))
+
+
+def leaves(value):
+    raise SystemExit(3)
+
+
+def cannot_be_written(value):
+    raise ValueError("a\ud800b" + "c" * 10**6)
+
+
+@pytest.mark.parametrize(
+    ("after", "what", "reason"),
+    [
+        (2, leaves, "SystemExit: 3"),
+        (2, cannot_be_written, r"ValueError: a\ud800bccc"),
+        (2, lambda value: value * 1j, "ValueError: the loss must be a real number, it is"),
+        (6, raises, "RuntimeError: out of ideas"),  # while it is timed
+    ],
+    ids=["leaves", "cannot be written", "complex", "late"],
+)
+def test_however_a_loss_fails_it_is_a_row(
+    study, prepared, splits, tmp_path, monkeypatch, after, what, reason
+):
+    study = with_loss(study, monkeypatch, Broken(after, what))
+    status, *_ = run(study, prepared, splits, tmp_path)
+    assert status["status"] == "failed"
+    assert status["reason"].startswith(reason)
+    assert len(status["reason"]) <= LONGEST_REASON
+    assert status["steps"] == after
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), MemoryError("no room")])

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from workflow.data.faults import DataError
+from workflow.data.faults import DataError, one_line
 from workflow.data.nifti import ENDINGS, without_ending
 
 LARGEST_LABEL = 65535  # a table of the values is held in memory
+LONGEST_NAME = 200  # bytes of a case: files are called after it, and none may have more than 255
 ACDC = {
     "name": "ACDC",
     "labels": {
@@ -121,14 +122,14 @@ def read(root: Path, subject: str | None = None, incomplete: bool = False) -> Da
     if faults and (undefined or not (incomplete and cases)):
         raise DataError(faults)
     return DataSet(
-        name=str(declared.get("name") or root.resolve().name),
+        name=one_line(str(declared.get("name") or root.resolve().name)),
         root=root,
         declared=root if patients else where,
         cases=cases,
         labels=labels,
         channels=channels,
-        reference=str(declared.get("reference", "")),
-        licence=str(declared.get("licence", declared.get("license", ""))),
+        reference=one_line(str(declared.get("reference", ""))),
+        licence=one_line(str(declared.get("licence", declared.get("license", "")))),
         faults=tuple(faults),
     )
 
@@ -489,6 +490,12 @@ def _subject(root: Path, name: str, pattern: str | None, faults: list[str]) -> s
     if _unfit(name):
         faults.append(
             f"{root}: the case name {name!r} cannot be printed in a table, rename its files"
+        )
+        return name
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        faults.append(
+            f"{root}: the case name {_short(name)} is longer than {LONGEST_NAME} bytes, rename its "
+            "files"
         )
         return name
     if pattern is None:

@@ -25,14 +25,14 @@ PIECE = 2**24  # bytes unpacked at a time: memory grows with what is there, not 
 HARMLESS = ("qfac", "bitpix", "not SPM compatible")  # of nibabel's diagnosis: nothing depends on it
 FARTHEST = 1e9  # mm from the scanner's centre; a number of the affine beyond it is damaged
 EDGES = (0.01, 100.0)  # mm, of a voxel; outside them the unit is probably another one
+NIFTI1 = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c")  # how it begins, in either byte order
 DISGUISES = {  # how files begin that are often found under the name of another
     b"version https://git-lfs": "a pointer of Git LFS, fetch the file with `git lfs pull`",
     b"<": "a web page or XML, download the file again",
     b"PK\x03\x04": "a ZIP archive, unpack it",
     b"NRRD": "an NRRD file, convert it to NIfTI",
     b"\x1f\x8b": "a gzip stream, name it .nii.gz or, if compressed twice, unpack it",
-    b"\x5c\x01\x00\x00": "uncompressed NIfTI, rename it to .nii or compress it with gzip",
-    b"\x00\x00\x01\x5c": "uncompressed NIfTI, rename it to .nii or compress it with gzip",
+    **dict.fromkeys(NIFTI1, "uncompressed NIfTI, rename it to .nii or compress it with gzip"),
 }
 
 
@@ -167,7 +167,7 @@ def _needed(path: Path, header: nibabel.Nifti1Header, begin: bytes) -> int:
     ]
     if wrong:
         kind = "a DICOM file, convert it with dcm2niix" if begin[128:132] == b"DICM" else ""
-        if not kind and int(header["sizeof_hdr"]) != header.sizeof_hdr:
+        if not kind and not begin.startswith(NIFTI1):
             kind = _disguise(begin)
         raise DataError(
             f"{path}: not NIfTI but {kind}"

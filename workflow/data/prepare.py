@@ -497,7 +497,8 @@ def _prepared_case(
     counts = np.bincount(arrays["labels"].ravel(), minlength=len(job.classes)).tolist()
     written = {
         "array_voxels": dict(zip(job.classes, counts, strict=True)),
-        "label_sha256": hashlib.sha256(arrays["labels"].tobytes()).hexdigest(),
+        # of the grid of the file: the array follows from it, and scores do not from the array
+        "label_sha256": hashlib.sha256(reference.tobytes()).hexdigest(),
     }
     files.write_json(note, {"key": key} | written)
     return replace(prepared, **written)

@@ -36,11 +36,8 @@ def raw_files(data):
 
 
 # at once, because what an input function raises is told with a traceback
-try:
-    for data in DATA.values():
-        paths.refuse_misread(data)
-except StudyError as error:
-    raise WorkflowError(str(error)) from None
+if faults := [fault for data in DATA.values() for fault in paths.misread(data)]:
+    raise WorkflowError(str(DataError(faults)))
 
 
 def runs(name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def _read_file(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path}: no such study file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        words = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        raise StudyError(f"{path}: cannot be read as YAML, correct it: {words}") from None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(data, dict):
         raise StudyError(f"{path}: a study is a mapping of keys, this is {type(data).__name__}")
     base = data.pop("extends", None)
@@ -116,6 +120,15 @@ class _UniqueKeys(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError):  # 2024-13-45, !!bool x, !!timestamp x
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.YAMLError(
+                f"{reprlib.repr(node.value)} is no {kind}{node.start_mark}"
+            ) from None
+
 
 # PyYAML takes 1e-5 for text, because YAML 1.1 wants a dot in it
 _UniqueKeys.add_implicit_resolver(
@@ -126,7 +139,11 @@ _UniqueKeys.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_UniqueKeys)
+    """Raises ``yaml.YAMLError`` and nothing else, whatever the text."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
 
 
 def typed(value: Any) -> Any:

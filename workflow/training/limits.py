@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -14,23 +14,27 @@ class TimeOver(BaseException):
 
 
 @contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
+def time_limit(seconds: float | None) -> Iterator[Callable[[float], None]]:
     """Raises :class:`TimeOver` in the block after so many seconds; None is no limit.
 
+    Gives a function that takes seconds off what is left: spent earlier, as turns out later.
     Python code is interrupted wherever it is, a loop without end included; a single call into
     compiled code that never returns is not.
     """
     if seconds is None:
-        yield
+        yield lambda spent: None
         return
 
     def over(*_: object) -> None:
         raise TimeOver
 
+    def start(left: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))  # 0 would switch it off
+
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))  # 0 would switch it off
+    start(seconds)
     try:
-        yield
+        yield lambda spent: start(signal.getitimer(signal.ITIMER_REAL)[0] - spent)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import losses
+from workflow.data.faults import one_line
 from workflow.study import TRAINING_SET_WORDS, Loss, StudyError
 
 
@@ -33,6 +34,23 @@ def inverse_frequency(class_voxels: Sequence[int]) -> list[float]:
     return [len(inverse) * value / sum(inverse) for value in inverse]
 
 
+def judge(value: Tensor) -> None:
+    """Raises ``ValueError`` for a value of a loss that no training can follow."""
+    if value.ndim:
+        raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
+    if value.is_complex():
+        raise ValueError(f"the loss must be a real number, it is {value.dtype}")
+
+
+LONGEST_REASON = 500
+"""Signs of what a loss says when it raises: it stands in a table and in the report."""
+
+
+def reason(error: BaseException) -> str:
+    """What a loss raised, in one line that can be written and is not too long to be read."""
+    return one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:LONGEST_REASON]
+
+
 TRIAL_SIDE = 32
 """Patches of a trial are at most this long along each axis, so that it takes little time."""
 
@@ -56,13 +74,11 @@ def trial(
         try:
             leaf = logits.clone().requires_grad_()
             value = create(entry, class_voxels)(leaf, labels)
-            if value.ndim:
-                raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
+            judge(value)
             torch.autograd.grad(value, leaf)
             values[label] = value.item()
         except (Exception, SystemExit) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            faults.append(f"losses.{label}: on a trial batch of {classes} classes: {reason}")
+            faults.append(f"losses.{label}: on a trial batch of {classes} classes: {reason(error)}")
     if faults:
         raise StudyError("\n".join(faults))
     return values

@@ -52,7 +52,7 @@ def blaming_the_loss() -> Iterator[None]:
     """Turns what the loss raises into :class:`LossFailed`; a machine out of memory is no defect."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
         raise LossFailed from error
@@ -142,6 +142,7 @@ def train(
     ``status.json``, the traceback in the log. Anything else raises, so that the job fails and is
     tried again by the next call; ``MemoryError`` says which keys need less memory.
     """
+    began = time.monotonic() - _age()  # on a clock that nobody sets while the run goes on
     with alone(out) as waited:
         record = Record(signals=[] if settings.training.signals_every else None)
         record.status["settings_sha256"] = settings.sha256()
@@ -157,23 +158,25 @@ def train(
             """What ``compute`` gives, if an earlier call has not left it."""
             part = checkpoints.part(key)
             if part is None:
-                part = compute() | {"spent": _spent(earlier)}
+                part = compute() | {"spent": _spent(earlier, began)}
                 checkpoints.keep(key, part)
-            elif part["spent"]["seconds"] > earlier["seconds"]:
+            elif (unknown := part["spent"]["seconds"] - earlier["seconds"]) > 0:
                 earlier.update(part["spent"])
+                spend(unknown)
             return part
 
         try:
-            with time_limit(limit and limit - _spent(earlier)["seconds"]):
+            with time_limit(limit and limit - _spent(earlier, began)["seconds"]) as spend:
                 trainer = Trainer(settings, prepared, splits, run, record)
                 outcome = trainer.fit(
-                    lambda state: checkpoints.save(state | {"spent": _spent(earlier)}), state
+                    lambda state: checkpoints.save(state | {"spent": _spent(earlier, began)}), state
                 )
                 if not trial:
                     trainer.evaluate(once)
                 record.status |= outcome
         except LossFailed as error:
-            reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
+            assert error.__cause__ is not None  # what the loss raised
+            reason = objective.reason(error.__cause__)
             record.status |= {"status": "failed", "reason": reason}
             LOG.error(
                 "%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc()
@@ -191,7 +194,7 @@ def train(
                 f"training.patch_size or evaluation.window needs less: {error}"
             ) from error
         record.status |= {"commit": provenance.commit(), "torch": torch.__version__}
-        record.status |= _spent(earlier)
+        record.status |= _spent(earlier, began)
         record.write(out, run.key(prepared.name), trial=trial)
         checkpoints.retire(keep_newest=record.status["status"] != "failed")
     return record.status["status"]
@@ -276,7 +279,7 @@ class Trainer:
         """
         training, sampler = self.settings.training, self.sampler()
         status, outcome = self.record.status, {"status": "ok", "reason": ""}
-        status["startup_seconds"] = time.time() - psutil.Process().create_time()
+        status["startup_seconds"] = _age()
         try:
             if state is None:
                 self.validate()
@@ -390,8 +393,7 @@ class Trainer:
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with blaming_the_loss():
             value = self.loss(logits, labels)
-            if value.ndim:
-                raise ValueError(f"the loss must be a scalar, its shape is {tuple(value.shape)}")
+            objective.judge(value)
         return value
 
     def _loss_seconds(self, batch: tuple[torch.Tensor, torch.Tensor], repeats: int = 5) -> float:
@@ -404,7 +406,8 @@ class Trainer:
         times = []
         for _ in range(repeats):
             started = time.perf_counter()
-            torch.autograd.grad(self.loss(logits, labels), logits)
+            with blaming_the_loss():
+                torch.autograd.grad(self.loss(logits, labels), logits)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
@@ -517,12 +520,16 @@ class Trainer:
         )
 
 
-def _spent(earlier: dict[str, float]) -> dict[str, float]:
+def _age() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()
+
+
+def _spent(earlier: dict[str, float], began: float) -> dict[str, float]:
     """Seconds and peak memory of the run: of this process and of earlier ones that were killed."""
-    seconds = time.time() - psutil.Process().create_time()
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = largest / 2**20 if sys.platform == "darwin" else largest / 2**10
     return {
-        "seconds": earlier["seconds"] + seconds,
+        "seconds": earlier["seconds"] + time.monotonic() - began,
         "peak_memory_mib": max(earlier["peak_memory_mib"], peak),
     }
