@@ -129,6 +129,7 @@ def test_floor_is_neither_ranked_nor_counted() -> None:
     [
         (0.5, 0.01, "gains over Generalized Dice graph (published) (+0.50 [+0.40, +0.60])"),
         (-0.5, 0.01, f"loses to Generalized Dice graph (published) ({wording.MINUS}0.50"),
+        (0.5, 0.2, "is not separable after Holm's correction from Generalized Dice graph"),
         (0.05, 0.4, "is not separable from Generalized Dice graph (published) (+0.05"),
         (math.nan, math.nan, "cannot be compared with Generalized Dice graph (published)"),
     ],

@@ -186,7 +186,10 @@ def _gains(study: Study, published: Sequence[str], corrected: str) -> str:
         if decided is None:
             verb = "differs, with too few runs to judge, from"
         elif not decided:
-            verb = "is not separable from"
+            # the interval is of this contrast alone
+            alone = found["low"] > 0 or found["high"] < 0
+            after = " after Holm's correction" if alone else ""
+            verb = f"is not separable{after} from"
         else:
             verb = "gains over" if found["difference"] > 0 else "loses to"
         told.setdefault(verb, []).append(f"{readable(label)} ({gap})")
