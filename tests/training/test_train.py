@@ -163,7 +163,7 @@ def cannot_be_written(value):
     ids=["leaves", "cannot be written", "complex", "late"],
 )
 def test_however_a_loss_fails_it_is_a_row(
-    study, prepared, splits, tmp_path, monkeypatch, after, what, reason
+    study, prepared, splits, tmp_path, monkeypatch, caplog, after, what, reason
 ):
     study = with_loss(study, monkeypatch, Broken(after, what))
     status, *_ = run(study, prepared, splits, tmp_path)
@@ -171,6 +171,7 @@ def test_however_a_loss_fails_it_is_a_row(
     assert status["reason"].startswith(reason)
     assert len(status["reason"]) <= LONGEST_REASON
     assert status["steps"] == after
+    caplog.text.encode()  # what the log says can be written as well
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), MemoryError("no room")])

@@ -178,9 +178,8 @@ def train(
             assert error.__cause__ is not None  # what the loss raised
             reason = objective.reason(error.__cause__)
             record.status |= {"status": "failed", "reason": reason}
-            LOG.error(
-                "%s seed %d failed: %s\n%s", run.loss, run.seed, reason, traceback.format_exc()
-            )
+            trace = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
+            LOG.error("%s seed %d failed: %s\n%s", run.loss, run.seed, reason, trace)
         except TimeOver:
             assert limit is not None  # without one nothing raises this
             reason = f"not finished within the study's time limit of {limit / 60:g} minutes"
