@@ -40,6 +40,7 @@ def test_every_study_of_patients_is_told_once(reference: Path) -> None:
     assert [its["name"] for its in found["real"]] == ["ACDC", "Hippocampus"]
     longer = [sum(line.startswith("With ") for line in its["said"]) for its in found["real"]]
     assert longer == [1, 0]
+    assert found["real_headline"].startswith("With ACDC and Hippocampus, data of patients, of 6 ")
     columns = 1 + 3 * len(found["real"])
     assert len(found["real_rows"]) == len(SMALL)
     assert {len(row) for row in found["real_rows"]} == {columns}
@@ -91,6 +92,7 @@ def test_what_a_defect_needs_is_told_where_it_is_not_there(
 def test_without_tables_nothing_is_said(tmp_path: Path) -> None:
     write_study(tmp_path / paper.PROJECT)
     found = said(tmp_path)
+    assert found["real_headline"] == ""
     assert found["real"] == found["real_alike"] == found["real_rows"] == []
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from workflow import files
 from workflow.reporting import answer, downloads, drawn, failures, page, provenance, ranking, text
@@ -16,9 +18,11 @@ from workflow.reporting.study_tables import FLOOR, Study, read_study
 from workflow.reporting.style import (
     BLACK,
     FAINT,
+    GREY,
     LINE_COLOURS,
     WIDTH,
     headline,
+    legend_below,
     new_figure,
     nothing_to_show,
     save,
@@ -151,12 +155,12 @@ def title(studies: Mapping[str, Study]) -> str:
     labels = shared(studies)
     if not labels:
         return "The studies share no loss"
-    first = {name: next(x for x in s.losses if x in labels) for name, s in studies.items()}
-    if len(set(first.values())) == 1:
-        best = readable(next(iter(first.values())))
-        return f"{best} has the highest mean Dice in all {len(studies)} studies"
-    parts = [f"{readable(label)} in {name}" for name, label in first.items()]
-    return f"The highest mean Dice: {listing(parts)}"
+    losses = count(len(labels), "loss", "losses")
+    broken = {name: len(set(labels) - set(answer.safe(s))) for name, s in studies.items()}
+    if not any(broken.values()):
+        return f"None of {losses} broke down in any of {len(studies)} studies"
+    parts = [f"{amount or 'none'} in {name}" for name, amount in broken.items()]
+    return f"Of {losses}, {listing(parts)} broke down"
 
 
 @styled
@@ -189,6 +193,13 @@ def draw(studies: Mapping[str, Study]) -> Figure:
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)
     right.spines["right"].set_visible(False)
+    line = partial(Line2D, [], [], color=GREY, linewidth=1.6)
+    handles = [
+        line(marker="o", label="kept every class in each run"),
+        line(marker="x", markeredgewidth=2, linestyle="", label="did not, in some run"),
+        line(linestyle="--", label="as published"),
+    ]
+    legend_below(figure, handles[: 3 if any(x.startswith("published_") for x in labels) else 2])
     headline(figure, title(studies))
     return figure
 

@@ -13,7 +13,7 @@ import typst
 from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import formula, paper_experiments
+from workflow.reporting import across, formula, paper_experiments, paper_patients
 from workflow.reporting.figures import FIGURES
 from workflow.reporting.paper_text import statements
 from workflow.reporting.study_tables import Study, read_study
@@ -62,6 +62,9 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
             | {"caption": its.chapter.captions[figure](its.experiment)}
             for figure in its.figures
         }
+    if told.patients.studies:
+        alike = across.draw(paper_patients.beside(told.patients, study))
+        said["real_figure"] = _drawn(project, "reference/across/ranks.svg", alike)
     said["cards"] = _cards(project, study, project.get("references.bib", b"").decode())
     project["study/statements.json"] = json.dumps(said).encode("utf-8")
     # typst's annotations know no project of several files

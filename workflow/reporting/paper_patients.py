@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from workflow import files
-from workflow.reporting import evidence, paper_text, text
+from workflow.reporting import across, evidence, paper_text, text
 from workflow.reporting.study_tables import Study, read_study
 from workflow.reporting.wording import count, estimate, interval, listing, number, readable
 
 # what the paper calls the studies
 STUDIES = {"acdc": "ACDC", "hippocampus": "Hippocampus"}
+OWN = "phantom"
 LONGER = "{}_long"
 WRITTEN, GRAPH = "published_generalized_dice_written", "published_generalized_dice_graph"
 ACROSS = "across"
@@ -60,10 +61,34 @@ def statements(patients: Patients, study: Study) -> dict[str, object]:
         ],
         "real_rows": rows(patients.studies),
         "real_alike": alike(patients, study.name),
+        "real_headline": headline(patients, study),
         "breadth": paper_text.breadth(
             [study.dataset_name, *(STUDIES[name] for name in patients.studies)]
         ),
     }
+
+
+def beside(patients: Patients, study: Study) -> dict[str, Study]:
+    """The paper's own study and those of patients, as the paper calls them."""
+    return {OWN: study} | {STUDIES[name]: its for name, its in patients.studies.items()}
+
+
+def headline(patients: Patients, study: Study) -> str:
+    """What the abstract says of patients."""
+    studies = beside(patients, study)
+    if len(studies) < 2:
+        return ""
+    its = patients.stability
+    taus = [
+        number(row["kendall_tau"])
+        for row in (its.to_dict("records") if len(its) else [])
+        if row["endpoint"] == "mean_dice" and study.name in (row["study"], row["other"])
+    ]
+    agree = f" Kendall's tau with the order on the phantom is {listing(taus)}." if taus else ""
+    title = across.title(studies)
+    return (
+        f"With {listing([*studies][1:])}, data of patients, {title[0].lower()}{title[1:]}.{agree}"
+    )
 
 
 def told(study: Study) -> list[str]:
@@ -138,7 +163,7 @@ def alike(patients: Patients, own: str) -> list[str]:
             pair = {row["study"], row["other"]}
             if not pair <= {own, *STUDIES}:
                 continue
-            names = [STUDIES.get(name, "the phantom") for name in (row["study"], row["other"])]
+            names = [STUDIES.get(name, f"the {OWN}") for name in (row["study"], row["other"])]
             parts.append(
                 f"{number(row['kendall_tau'])} {interval(row['low'], row['high'])} between "
                 f"{listing(names)} ({count(int(row['losses']), 'loss', 'losses')})"

@@ -47,7 +47,8 @@ def fate(study: Study, whole: str = "") -> str:
         if most
         else "none lost a class or broke down in most runs"
     )
-    return f"Of {losses}, {told}{f' and {len(some)} more in some' if some else ''}."
+    also = f" and {len(some)}{' more' if most else ''} in some" if some else ""
+    return f"Of {losses}, {told}{also}."
 
 
 def leaders(study: Study) -> str:
