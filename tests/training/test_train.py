@@ -152,15 +152,25 @@ def cannot_be_written(value):
     raise ValueError("a\ud800b" + "c" * 10**6)
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise AttributeError("no words")
+
+
+def cannot_be_read(value):
+    raise Mute
+
+
 @pytest.mark.parametrize(
     ("after", "what", "reason"),
     [
+        (2, cannot_be_read, "Mute: what it says cannot be read"),
         (2, leaves, "SystemExit: 3"),
         (2, cannot_be_written, r"ValueError: a\ud800bccc"),
         (2, lambda value: value * 1j, "ValueError: the loss must be a real number, it is"),
         (6, raises, "RuntimeError: out of ideas"),  # while it is timed
     ],
-    ids=["leaves", "cannot be written", "complex", "late"],
+    ids=["cannot be read", "leaves", "cannot be written", "complex", "late"],
 )
 def test_however_a_loss_fails_it_is_a_row(
     study, prepared, splits, tmp_path, monkeypatch, caplog, after, what, reason

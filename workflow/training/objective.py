@@ -48,7 +48,11 @@ LONGEST_REASON = 500
 
 def reason(error: BaseException) -> str:
     """What a loss raised, in one line that can be written and is not too long to be read."""
-    return one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:LONGEST_REASON]
+    try:
+        said = str(error)
+    except Exception:
+        said = "what it says cannot be read"
+    return one_line(" ".join(f"{type(error).__name__}: {said}".split()))[:LONGEST_REASON]
 
 
 TRIAL_SIDE = 32
