@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pandas as pd
 import psutil
@@ -21,6 +22,7 @@ TIMES = re.compile("second|memory|share|hours|commit")
 
 SLOW = """
 import time
+from collections.abc import Callable
 class Slow(torch.nn.Module):
     def forward(self, logits, labels):
         time.sleep(0.1)
@@ -61,12 +63,17 @@ def wait_for(process: subprocess.Popen, pattern: str) -> None:
     raise AssertionError(f"ended without a line like {pattern}")
 
 
+def tell(jobs: list[psutil.Process], what: Callable[[psutil.Process], None]) -> None:
+    for job in jobs:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a job may end just now
+            what(job)
+
+
 def kill(process: subprocess.Popen, *, with_jobs: bool) -> list[psutil.Process]:
     """Kills Snakemake, and its jobs or not; returns the jobs that are alive."""
     jobs = psutil.Process(process.pid).children(recursive=True)
-    for victim in [psutil.Process(process.pid), *(jobs if with_jobs else [])]:
-        with contextlib.suppress(psutil.NoSuchProcess):  # a job may end just now
-            victim.kill()
+    victims = [psutil.Process(process.pid), *(jobs if with_jobs else [])]
+    tell(victims, psutil.Process.kill)
     process.wait()
     if with_jobs:
         psutil.wait_procs(jobs)
@@ -153,12 +160,10 @@ def test_a_killed_snakemake_whose_jobs_live_on_is_followed_at_once(expected, pro
     process = start(project)
     wait_for(process, "^slow seed 1: step 20/")
     jobs = kill(process, with_jobs=False)
-    for job in jobs:
-        job.suspend()  # or they would be done before Snakemake has begun
+    tell(jobs, psutil.Process.suspend)  # or they would be done before Snakemake has begun
     process = start(project)
     wait_for(process, "waiting for another process that trains this run")
-    for job in jobs:
-        job.resume()
+    tell(jobs, psutil.Process.resume)
     finish(process)
     assert_equal(project, expected)
 
