@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from workflow import files
-from workflow.reporting import across, evidence, paper_text, text
+from workflow.reporting import across, paper_text, text
 from workflow.reporting.study_tables import Study, read_study
 from workflow.reporting.wording import count, estimate, interval, listing, number, readable
 
@@ -102,7 +102,6 @@ def told(study: Study) -> list[str]:
         paper_text.generalized(study),
         *paper_text.corrections(study),
         presence(study),
-        evidence.detectable(study),
     ]
 
 
