@@ -51,6 +51,13 @@ def test_a_loss_that_never_ends_is_a_row_with_the_time_limit(
     assert not list(tmp_path.glob("checkpoint*"))
 
 
+def interrupted(monkeypatch, name, method, call):
+    """A run in which this method of its checkpoints, put in place of theirs, ends it at last."""
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module.Checkpoints, name, method)
+        train(*call)
+
+
 def test_the_time_limit_counts_what_earlier_calls_took(
     study, prepared, splits, tmp_path, monkeypatch
 ):
@@ -60,11 +67,9 @@ def test_the_time_limit_counts_what_earlier_calls_took(
         save(self, state | {"spent": {"seconds": 1e6, "peak_memory_mib": 1.0}})
         raise KeyboardInterrupt
 
-    settings, run = study.run_settings("dice_ce"), Run("dice_ce", 3e-3, 1)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(module.Checkpoints, "save", slow)
-        train(settings, prepared, splits, run, tmp_path)
-    assert train(settings, prepared, splits, run, tmp_path, limit=9e5) == "failed"
+    call = study.run_settings("dice_ce"), prepared, splits, Run("dice_ce", 3e-3, 1), tmp_path
+    interrupted(monkeypatch, "save", slow, call)
+    assert train(*call, limit=9e5) == "failed"
     found = json.loads((tmp_path / "status.json").read_text())
     assert found["seconds"] > 1e6
 
@@ -80,12 +85,10 @@ def test_a_clock_that_is_set_during_a_run_takes_none_of_its_time(
         if state["step"] == study.training.steps:
             raise KeyboardInterrupt
 
-    settings, run = study.run_settings("dice_ce"), Run("dice_ce", 3e-3, 1)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(module.Checkpoints, "save", set_clock)
-        train(settings, prepared, splits, run, tmp_path)
+    call = study.run_settings("dice_ce"), prepared, splits, Run("dice_ce", 3e-3, 1), tmp_path
+    interrupted(monkeypatch, "save", set_clock, call)
     monkeypatch.setattr(time, "time", real)
-    assert train(settings, prepared, splits, run, tmp_path, limit=9e5) == "ok"
+    assert train(*call, limit=9e5) == "ok"
     assert 0 < json.loads((tmp_path / "status.json").read_text())["seconds"] < 9e5
 
 
@@ -98,11 +101,9 @@ def test_the_time_limit_counts_what_was_scored_before_a_kill(
         keep(self, key, part | {"spent": {"seconds": 1e6, "peak_memory_mib": 1.0}})
         raise KeyboardInterrupt
 
-    settings, run = study.run_settings("dice_ce"), Run("dice_ce", 3e-3, 1)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(module.Checkpoints, "keep", slow)
-        train(settings, prepared, splits, run, tmp_path)
-    assert train(settings, prepared, splits, run, tmp_path, limit=9e5) == "failed"
+    call = study.run_settings("dice_ce"), prepared, splits, Run("dice_ce", 3e-3, 1), tmp_path
+    interrupted(monkeypatch, "keep", slow, call)
+    assert train(*call, limit=9e5) == "failed"
     found = json.loads((tmp_path / "status.json").read_text())
     assert found["steps"] == study.training.steps
     assert found["seconds"] > 1e6

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -78,12 +80,7 @@ def headline(patients: Patients, study: Study) -> str:
     studies = beside(patients, study)
     if len(studies) < 2:
         return ""
-    its = patients.stability
-    taus = [
-        number(row["kendall_tau"])
-        for row in (its.to_dict("records") if len(its) else [])
-        if row["endpoint"] == "mean_dice" and study.name in (row["study"], row["other"])
-    ]
+    taus = [number(row["kendall_tau"]) for row in _pairs(patients, "mean_dice", study.name)]
     agree = f" Kendall's tau with the order on the phantom is {listing(taus)}." if taus else ""
     title = across.title(studies)
     return (
@@ -111,14 +108,13 @@ def presence(study: Study) -> str:
     sizes = study.class_sizes("train")
     if written is None or sizes.empty or (sizes["prevalence"] < 1).any():
         return ""
-    kept = not _lost(written)
-    told = (
+    fate = (
         "Every case has every class, so that the defect of Generalized Dice as written, the weight "
         f"of a class that is absent, has little to act on: it {_fate(written)}."
-        if kept
+        if not _lost(written)
         else f"Every case has every class, and Generalized Dice as written still {_fate(written)}."
     )
-    return told if graph is None else f"{told} What the graph executes {_fate(graph)}."
+    return fate if graph is None else f"{fate} What the graph executes {_fate(graph)}."
 
 
 def _lost(row: pd.Series) -> int:
@@ -149,47 +145,50 @@ def longer(study: Study, other: Study | None) -> list[str]:
     return [f"With {steps:,} steps {listing(parts)}."] if parts and steps else []
 
 
+def _pairs(patients: Patients, endpoint: str, own: str = "") -> list[dict[str, Any]]:
+    """The pairs of studies that can be compared by an endpoint; with ``own``, those of that one."""
+    return [
+        row
+        for row in patients.stability.to_dict("records")
+        if row["endpoint"] == endpoint
+        and math.isfinite(row["kendall_tau"])
+        and own in (row["study"], row["other"], "")
+    ]
+
+
 def alike(patients: Patients, own: str) -> list[str]:
     """Whether the order of the losses on the paper's own data holds on patients."""
-    table = patients.stability
-    if table.empty:
-        return []
+    names = {own: f"the {OWN}"} | STUDIES
     found = []
     for endpoint, words in ENDPOINTS.items():
-        rows = table[(table["endpoint"] == endpoint) & table["kendall_tau"].notna()]
-        parts = []
-        for row in rows.to_dict("records"):
-            pair = {row["study"], row["other"]}
-            if not pair <= {own, *STUDIES}:
-                continue
-            names = [STUDIES.get(name, f"the {OWN}") for name in (row["study"], row["other"])]
-            parts.append(
-                f"{number(row['kendall_tau'])} {interval(row['low'], row['high'])} between "
-                f"{listing(names)} ({count(int(row['losses']), 'loss', 'losses')})"
-            )
+        parts = [
+            f"{number(row['kendall_tau'])} {interval(row['low'], row['high'])} between "
+            f"{names[row['study']]} and {names[row['other']]} "
+            f"({count(int(row['losses']), 'loss', 'losses')})"
+            for row in _pairs(patients, endpoint)
+            if {row["study"], row["other"]} <= set(names)
+        ]
         if parts:
             found.append(f"Kendall's tau by {words} is {listing(parts)}.")
-    return [*found, _verdict(table, own)] if found else []
+    return [*found, _verdict(_pairs(patients, "mean_dice", own))] if found else []
 
 
-def _verdict(table: pd.DataFrame, own: str) -> str:
-    """Does the order of the paper's own data hold, by mean Dice?"""
-    mine = (table["study"] == own) | (table["other"] == own)
-    rows = table[mine & (table["endpoint"] == "mean_dice") & table["kendall_tau"].notna()]
-    if rows.empty:
+def _verdict(pairs: list[dict[str, Any]]) -> str:
+    """Does the order of the paper's own data hold, by Kendall's tau with each of the others?"""
+    if not pairs:
         return ""
-    above, below = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
-    if above == len(rows):
+    above = sum(row["low"] > 0 for row in pairs)
+    if above == len(pairs):
         return (
             "So the order of the phantom holds in part: every interval with it lies above zero, "
             "and none of the orders is the same."
-            if (rows["kendall_tau"] < 1).all()
+            if all(row["kendall_tau"] < 1 for row in pairs)
             else "So the order of the phantom holds: every interval with it lies above zero."
         )
-    if below:
-        return f"So the order of the phantom is turned round in {below} of {len(rows)}."
+    if below := sum(row["high"] < 0 for row in pairs):
+        return f"So the order of the phantom is turned round in {below} of {len(pairs)}."
     return (
-        f"So the order of the phantom is not shown to hold: {len(rows) - above} of {len(rows)} "
+        f"So the order of the phantom is not shown to hold: {len(pairs) - above} of {len(pairs)} "
         "intervals with it include zero."
     )
 
