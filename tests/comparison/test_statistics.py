@@ -255,6 +255,17 @@ def test_degenerate_matrices_have_an_answer():
     assert math.isnan(crossed_mean(np.empty((0, 5))).mean)
 
 
+def test_an_interval_ends_where_the_mean_cannot_go_on():
+    """Two seeds that disagree: the plain interval leaves what a Dice can be, the cut one touches
+    the ends; mean, p and standard error stay, and what is inside is not cut."""
+    plain = crossed_mean(np.array([[0.1, 0.2], [0.9, 0.8]]))
+    assert plain.low < 0 and plain.high > 1
+    cut = plain.within(0, 1)
+    assert cut == plain._replace(low=0.0, high=1.0)
+    assert plain.within(-10, 10) == plain
+    assert math.isnan(crossed_mean(np.ones((1, 1))).within(0, 1).low)
+
+
 def test_nan_and_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         crossed_mean(np.full((2, 2), np.nan))

@@ -139,7 +139,7 @@ def sample_size(values: np.ndarray) -> dict[str, int]:
 
 
 def _difference(values: np.ndarray, confidence: float) -> dict[str, float]:
-    estimate = statistics.crossed_mean(values, confidence)
+    estimate = statistics.crossed_mean(values, confidence).within(-1, 1)
     seed, case, residual = statistics.components(values)
     return {
         **estimated(estimate),

@@ -217,7 +217,7 @@ def _against_prediction(
 def _mean(cases: pd.DataFrame, arm: str, confidence: float) -> dict[str, float]:
     scores = sweeps.arm_scores(cases, [arm])
     block = scores[np.ix_(*statistics.complete(scores))]
-    estimate = statistics.crossed_mean(block.reshape(block.shape[:2]), confidence)
+    estimate = statistics.crossed_mean(block.reshape(block.shape[:2]), confidence).within(0, 1)
     return dict(zip(("measured", "low", "high"), estimate[:3], strict=True))
 
 

@@ -24,6 +24,8 @@ from workflow.study import Loss, Study, StudyError
 FACTORS = ("reduction", "smoothing", "background")
 ABSENT = ("absent_rate", "absent_ml")
 """Endpoints of the cases that lack a class: is it predicted there, and how much of it (ml)?"""
+HIGHEST = dict.fromkeys((*ENDPOINTS, "absent_rate"), 1.0) | {"absent_ml": math.inf}
+"""The largest value of an endpoint; the least is 0."""
 
 Weights = dict[str, float]
 
@@ -67,6 +69,7 @@ def answers(
         row = {"loss": label} | setting.to_dict()
         for endpoint, by_loss in scores.items():
             found = statistics.crossed_mean(_block(by_loss.get(label)), confidence)
+            found = found.within(0, HIGHEST[endpoint])
             names = (endpoint, f"{endpoint}_low", f"{endpoint}_high")
             row |= dict(zip(names, found[:3], strict=True))
         row |= {"runs": summary.at[label, "runs"], "collapsed": summary.at[label, "collapsed"]}
@@ -74,7 +77,8 @@ def answers(
     tested = list(contrasts(levels))
     for endpoint, by_loss in scores.items():
         rows = [
-            effect._asdict() | _difference(effect.weights, by_loss, confidence) for effect in tested
+            effect._asdict() | _difference(effect.weights, by_loss, HIGHEST[endpoint], confidence)
+            for effect in tested
         ]
         table = pd.DataFrame(rows).drop(columns="weights", errors="ignore")
         if table.empty:
@@ -195,7 +199,7 @@ def _scores(cases: pd.DataFrame, rarest: str) -> dict[str, dict[str, pd.DataFram
 
 
 def _difference(
-    weights: Weights, by_loss: Mapping[str, pd.DataFrame], confidence: float
+    weights: Weights, by_loss: Mapping[str, pd.DataFrame], highest: float, confidence: float
 ) -> dict[str, float]:
     # a seed or case that one of the cells lacks is NaN in the sum
     parts = [weight * by_loss.get(label, pd.DataFrame()) for label, weight in weights.items()]
@@ -203,7 +207,8 @@ def _difference(
     for part in parts[1:]:
         total = total + part
     values = _block(total)
-    found = statistics.crossed_mean(values, confidence)
+    most = highest * sum(weight for weight in weights.values() if weight > 0)
+    found = statistics.crossed_mean(values, confidence).within(-most, most)
     detectable = statistics.detectable_difference(found, confidence)
     return estimated(found) | {"minimum_detectable_difference": detectable} | sample_size(values)
 

@@ -153,7 +153,7 @@ def _optimisers(
         scores = score_array(its.assign(loss=its["arm"]), "mean_dice", rarest, arms)
         for arm, against in pairs:
             values = paired(scores, arms.index(arm), arms.index(against))
-            found = statistics.crossed_mean(values, confidence)
+            found = statistics.crossed_mean(values, confidence).within(-1, 1)
             rows.append(
                 {"arm": arm, "against": against, "loss": label}
                 | estimated(found)

@@ -29,6 +29,14 @@ class Estimate(NamedTuple):
     p: float
     standard_error: float
 
+    def within(self, lowest: float, highest: float) -> Estimate:
+        """The interval cut to the values that the mean can have, which loses no coverage.
+
+        Of few seeds that disagree, the interval of a mean Dice would end below 0 or above 1.
+        """
+        low, high = np.maximum(self.low, lowest), np.minimum(self.high, highest)
+        return self._replace(low=_plain(low), high=_plain(high))
+
 
 UNKNOWN = Estimate(*(math.nan,) * 6)
 

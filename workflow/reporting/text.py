@@ -436,9 +436,9 @@ def rules(study: Study) -> dict[str, str]:
         ),
         "Intervals": (
             f"{level} intervals come from a random-effects model in which seeds and cases are "
-            "crossed, with Satterthwaite degrees of freedom: they speak of new seeds and new "
-            "cases. Seeds times cases are never counted as independent. An interval is symmetric, "
-            "so where few seeds leave much open it can pass 0 or 1."
+            "crossed, with degrees of freedom between those of the two, at most Satterthwaite's: "
+            "they speak of new seeds and new cases. Seeds times cases are never counted as "
+            "independent. An interval ends where a Dice or a difference of two cannot go on."
             if study.seeds > 1
             else f"{level} intervals are over cases only: with one seed nothing is known of how "
             "another start would end, and what is separable here may not be with another seed."
