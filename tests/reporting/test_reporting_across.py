@@ -112,7 +112,9 @@ def test_what_is_safe_in_both_studies_is_told(folders: dict[str, Path], page: st
 
 def test_the_title_counts_what_broke_down_in_each_study(folders: dict[str, Path]) -> None:
     studies = {name: read_study(folder) for name, folder in folders.items()}
-    assert across.title(studies) == "Of 5 losses, 2 in made_up and 3 in other broke down"
+    assert across.title(studies) == (
+        "Of 5 losses, 2 on made_up and 3 on other lost a class in some run"
+    )
 
 
 def test_the_page_has_a_row_for_every_loss_and_asks_for_nothing(page: str) -> None:

@@ -84,7 +84,7 @@ def test_the_text_flips_with_the_data(tmp_path):
     experiment = report.read(write(tmp_path, levels))
     said = published.said(experiment)
     assert published.title(experiment) == (
-        "Of 3 published losses, 3 score separably higher and none is shown to cost nothing"
+        "Of 3 published losses, 3 score separably higher and for none is equivalence shown"
     )
     assert any("IoU (published) scores higher than Jaccard" in s for s in said)
     assert "No published loss scores lower than its correction." in said[1]

@@ -156,8 +156,12 @@ def test_the_identity_is_claimed_only_where_it_holds():
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        ((0.6, 0.7), (0.8, 0.9), "supported"),
-        ((0.6, 0.4), (0.8, 0.9), "supported for necrotic core only"),
+        ((0.6, 0.7), (0.8, 0.9), "supported across losses, but not within one"),
+        (
+            (0.6, 0.4),
+            (0.8, 0.9),
+            "supported across losses for necrotic core only, but not within one",
+        ),
         ((0.4, 0.3), (0.8, 0.9), "not supported"),
         ((0.1, 0.2), (0.3, 0.4), "contradicted"),
         ((None, None), (None, None), "not testable with so few losses"),
@@ -179,6 +183,32 @@ def test_the_hypothesis_stands_and_falls_with_its_interval(low, high, verdict):
     assert traces_title(known).startswith(f"Saturation hypothesis {verdict}")
 
 
+@pytest.mark.parametrize(
+    ("within", "words"),
+    [
+        ((0.6, 0.6), "supported across losses and within one"),
+        ((0.6, 0.4), "supported across losses, within one for necrotic core only"),
+        ((0.6, None), "supported across losses, within one for necrotic core only"),
+        ((None, 0.2), "supported across losses, but not within one"),
+    ],
+)
+def test_losses_that_differ_do_not_stand_for_runs_of_one_loss(within, words):
+    """The same slopes among all runs; what runs of one loss say decides the rest of the verdict."""
+    known = experiment()
+    rows = [
+        {"output_bias": False, "class": name, "predictor": "lowest_slope", "compared": compared,
+         "lost": 9, "learnt": 9, "groups": 3, "auc": 0.7, "low": low, "high": 0.9}
+        for compared, lows in (("all runs", (0.6, 0.6)), ("same loss", within))
+        for name, low in zip(known.classes[1:], lows, strict=True)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).astype({"low": float, "high": float})
+    known = Experiment(
+        known.name, known.config, {}, known.raw, known.answers | {"prediction": frame}
+    )
+    assert support(known) == words
+    assert ("(3 losses)" in text(known)) == (None in within)
+
+
 def test_without_a_class_both_lost_and_learnt_nothing_is_tested():
     known = experiment(all_learnt)
     assert support(known) == ""
@@ -197,9 +227,9 @@ def test_rescue_names_what_gains_separably_and_its_slope():
     assert nothing.startswith("None of ")
     assert "0 \u2192 0 of 3" in nothing
     raised = changed(known, "rescue", lowest_slope=0.2, lowest_slope_plain=0.1)
-    assert "2 of 2 with CE and bias had" in text(raised)
+    assert "In 2 of these 2 the lowest slope" in text(raised)
     sunk = changed(known, "rescue", lowest_slope=0.1, lowest_slope_plain=0.2)
-    assert "0 of 2 with CE and bias had" in text(sunk)
+    assert "In 0 of these 2 the lowest slope" in text(sunk)
     assert "makes a rare class gain separably" in text(changed(known, "rescue", p_holm=1.0))
 
 

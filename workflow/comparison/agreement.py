@@ -9,7 +9,8 @@ from workflow.comparison import ranking, statistics
 from workflow.comparison.arrays import ENDPOINTS, score_array
 from workflow.comparison.rankings import RESAMPLES, SEED
 
-COLUMNS = ("endpoint", "losses", "seeds", "cases", "kendall_tau", "low", "high", "same_first")
+COLUMNS = ("endpoint", "losses", "seeds", "cases", "kendall_tau", "low", "high", "p",
+           "same_first")  # fmt: skip
 
 
 def agreement(
@@ -23,7 +24,8 @@ def agreement(
 
     The tables hold one checkpoint each. Seeds and cases are those that every one of these losses
     has in both; ``low`` and ``high`` are quantiles of tau over draws of seeds and cases with
-    replacement, the same draw for both: how firm the figure is, not a confidence interval.
+    replacement, the same draw for both: how firm the figure is, not a confidence interval. ``p``:
+    of Kendall's test over the losses.
     """
     labels = [label for label in first["loss"].unique() if label in set(second["loss"])]
     rows = []
@@ -44,6 +46,7 @@ def agreement(
                 "kendall_tau": ranking.kendall(ours, theirs),
                 "low": np.nanquantile(tau, tail),
                 "high": np.nanquantile(tau, 1 - tail),
+                "p": ranking.kendall_p(ours, theirs),
                 "same_first": bool(ours.argmax() == theirs.argmax()),
             }
         rows.append(row)

@@ -81,6 +81,14 @@ def kendall(first: np.ndarray, second: np.ndarray) -> float:
     return float(stats.kendalltau(first[known], second[known]).statistic)
 
 
+def kendall_p(first: np.ndarray, second: np.ndarray) -> float:
+    """p of Kendall's test that two scorings of the losses have nothing in common.
+
+    The losses are what is drawn here: with few of them even a tau of .4 may be chance.
+    """
+    return float(stats.kendalltau(first, second).pvalue)
+
+
 def fill_absent(dice: np.ndarray, predicted_voxels: np.ndarray, rule: str) -> np.ndarray:
     """Dice in which a class that a case does not have (NaN) scores by an empty rule.
 

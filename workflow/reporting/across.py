@@ -113,7 +113,9 @@ def answers(studies: Mapping[str, Study], stability: pd.DataFrame) -> list[answe
     somewhere = len(labels) - len(everywhere) - len(nowhere)
     return [
         answer.Answer("Safe everywhere", _named(everywhere, among, "kept every class in each run")),
-        answer.Answer("Safe nowhere", _named(nowhere, among, "broke down in a run of each study")),
+        answer.Answer(
+            "Safe nowhere", _named(nowhere, among, "lost a class in a run of each study")
+        ),
         answer.Answer(
             "It depends",
             f"Of {among}, {somewhere or 'none'} {'is' if somewhere == 1 else 'are'} safe in one "
@@ -158,14 +160,14 @@ def title(studies: Mapping[str, Study]) -> str:
     losses = count(len(labels), "loss", "losses")
     broken = {name: len(set(labels) - set(answer.safe(s))) for name, s in studies.items()}
     if not any(broken.values()):
-        return f"None of {losses} broke down in any of {len(studies)} studies"
-    parts = [f"{amount or 'none'} in {name}" for name, amount in broken.items()]
-    return f"Of {losses}, {listing(parts)} broke down"
+        return f"None of {losses} lost a class in any run of {len(studies)} studies"
+    parts = [f"{amount or 'none'} on {name}" for name, amount in broken.items()]
+    return f"Of {losses}, {listing(parts)} lost a class in some run"
 
 
 @styled
 def draw(studies: Mapping[str, Study]) -> Figure:
-    """The place of each shared loss from study to study; a cross where it broke down in one."""
+    """The place of each shared loss from study to study; a cross where it lost a class in one."""
     labels = shared(studies)
     if not labels:
         return nothing_to_show(title(studies), "No loss is in all of them.")

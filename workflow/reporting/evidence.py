@@ -206,6 +206,20 @@ def absent_title(study: Study) -> str:
     )
 
 
+def false_structures(study: Study) -> str:
+    """How often losses that hold see a whole structure that is not there."""
+    rows = _standing(study, "absent_false_structure_rate")
+    if len(rows) == 0:
+        return ""
+    low, high = percent(rows.iloc[0]), percent(rows.iloc[-1])
+    told = "In cases without a class they draw a false structure of it in"
+    if low == high:
+        return f"{told} {low} of these cases."
+    return (
+        f"{told} {low} ({readable(rows.index[0])}) to {high} ({readable(rows.index[-1])}) of them."
+    )
+
+
 def calibration_title(study: Study) -> str:
     rows = _standing(study, "ece")
     if len(rows) == 0:

@@ -181,10 +181,11 @@ def draw_batches(experiment: Experiment) -> Figure:
                           elinewidth=1)  # fmt: skip
         loss_axis(axis, labels)
         axis.axvline(0, color=BLACK, linewidth=0.8)
-        low, high = axis.get_xlim()
-        axis.set_xlim(max(low, -1), min(high, 1))
         axis.set_title(f"{_class(experiment)} in {percent(prevalence)} of the cases", fontsize=9)
         axis.set_xlabel("difference in Dice")
+    # once all panels are drawn: they share the axis
+    low, high = axes[0].get_xlim()
+    axes[0].set_xlim(max(low, -1), min(high, 1))
     for axis in axes[1:]:
         axis.tick_params(labelleft=False)
     handles = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -18,6 +19,7 @@ from workflow.reporting.mechanism import (
     named,
     of_seeds,
     part,
+    predictions,
     rare,
     rarest,
     rescued,
@@ -242,20 +244,19 @@ def _saturation(experiment: Experiment) -> str:
     if told := tables["lowest_slope", "same loss"]:
         text += f" Among runs of the same loss and rate, where only the seed differs: {told}."
     if told := tables["ratio", "all runs"]:
-        text += f" The ratio of the gradient inside to outside, a rival predictor: {told}."
+        text += f" A rival predictor, the ratio of the gradient inside to outside: {told}"
+        rival = tables["ratio", "same loss"]
+        text += f"; with the same loss and rate {rival}." if rival else "."
     return text + " What comes first need not be the cause."
 
 
 def _auc(experiment: Experiment, predictor: str, compared: str) -> str:
-    table = answer(experiment, "prediction")
-    table = table[
-        ~table["output_bias"] & (table["predictor"] == predictor)
-        & (table["compared"] == compared) & table["auc"].notna()
-        & table["class"].isin(rare(experiment))
-    ]  # fmt: skip
+    """By class; where no interval can be given, of how few losses the figure is."""
     return listing(
         f"{row['class']} {estimate(row['auc'], row['low'], row['high'])}"
-        for _, row in table.iterrows()
+        if math.isfinite(row["low"])
+        else f"{row['class']} {number(row['auc'])} ({count(int(row['groups']), 'loss', 'losses')})"
+        for _, row in predictions(experiment, predictor, compared).iterrows()
     )
 
 
@@ -351,20 +352,16 @@ def _slopes(experiment: Experiment) -> str:
         return ""
     if table.empty:
         return "No treatment of any family makes a rare class gain separably (Holm's correction)."
-    told = [
-        f"{int((rows['lowest_slope'] > rows['lowest_slope_plain']).sum())} of {len(rows)} with "
-        f"{treatment}"
-        for treatment, rows in table.groupby("treatment", sort=False)
-    ]
+    risen = int((table["lowest_slope"] > table["lowest_slope_plain"]).sum())
     cases = [
         f"{row['class']} under {readable(row['family'])} ({row['treatment']}, "
         f"{ending(row['learnt_plain'], row['learnt'], row['runs'])})"
         for _, row in table.iterrows()
     ]
     return (
-        f"Rare classes that gain separably after Holm's correction: {shortened(cases, 8)}. Of "
-        f"these, {listing(told)} had a lowest slope in the first 200 steps above that of the plain "
-        "loss."
+        f"Rare classes that gain separably after Holm's correction: {shortened(cases, 8)}. In "
+        f"{risen} of these {len(table)} the lowest slope of the first 200 steps was above that of "
+        "the plain loss."
     )
 
 

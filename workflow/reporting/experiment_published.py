@@ -94,7 +94,7 @@ def title(experiment: Experiment) -> str:
         return "No published loss was trained beside its correction"
     told = [f"{amount} {does}" for does, amount in _counts(table)]
     if not (table["verdict"] == "equivalent").any():
-        told.append("none is shown to cost nothing")
+        told.append("for none is equivalence shown")
     return f"Of {count(len(table), 'published loss', 'published losses')}, {listing(told)}"
 
 
@@ -134,7 +134,7 @@ def _names(table: pd.DataFrame) -> str:
             names = listing(_short(label) for label in labels)
             told.append(f"{len(labels)} {one if len(labels) == 1 else many} ({names})")
         elif verdict == "equivalent":
-            told.append("none is shown to cost nothing")
+            told.append("for none is equivalence shown")
     total = count(len(table), "published loss", "published losses")
     return f"of {total} against their corrections, {listing(told)}"
 
@@ -277,7 +277,12 @@ def draw_cost(experiment: Experiment) -> Figure:
 
 
 def _pair_names(table: pd.DataFrame) -> list[str]:
-    return [f"{_short(old)}\n→ {readable(fix)}" for old, fix in table["corrected"].items()]
+    """With `(published)` only where the names would be the same."""
+    names = []
+    for old, fix in table["corrected"].items():
+        before = readable(old) if _short(old) == readable(fix) else _short(old)
+        names.append(f"{before}\n→ {readable(fix)}")
+    return names
 
 
 def _draw_differences(axis: Axes, table: pd.DataFrame) -> None:
@@ -345,7 +350,7 @@ def _legend(experiment: Experiment, table: pd.DataFrame, pairs: pd.DataFrame) ->
 def _cost_caption(experiment: Experiment) -> str:
     scope = "seeds and cases" if experiment.raw["runs"]["seed"].nunique() > 1 else "cases"
     return (
-        "Every published loss against the loss that corrects it (below its name), the largest "
+        "Every published loss against the loss that corrects it, the largest "
         "difference in mean Dice first. A marker is the paired difference of Dice, a line its "
         f"{percent(experiment.confidence)} interval over {scope}, cut at ±1; right of zero the "
         "correction scores higher. Colour and shape are the verdict: separable if p, "

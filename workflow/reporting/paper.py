@@ -15,13 +15,11 @@ from matplotlib.figure import Figure
 from workflow import files
 from workflow.reporting import across, formula, paper_experiments, paper_patients
 from workflow.reporting.figures import FIGURES
-from workflow.reporting.paper_text import statements
+from workflow.reporting.paper_text import PROJECT, statements
 from workflow.reporting.study_tables import Study, read_study
 from workflow.reporting.style import SETTINGS
 from workflow.reporting.text import caption
 
-PROJECT = "default"
-"""The study whose paper is the project's: it tells the reference experiments as well."""
 PARTS = (".typ", ".bib", ".csv")
 FORMULA_POINTS = 7.5
 LOW, ROW, MARGINS = 5.2, 0.2, 1.5  # inches of a figure that is as wide as the page

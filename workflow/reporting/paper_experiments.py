@@ -20,7 +20,7 @@ from workflow.reporting.wording import count, listing, readable
 
 # name of an experiment: the figures of its report that the paper has room for
 FIGURES = {
-    "mechanism": ("rules", "weights", "rescue"),
+    "mechanism": ("rules", "weights"),
     "published": ("cost",),
     "absence": ("rarest",),
     "imbalance": ("fraction",),
@@ -60,8 +60,7 @@ def read(folder: Path | None) -> Reference:
         if not (folder / name / "tables" / "answers").is_dir():
             continue
         found = experiment.read(folder / name)
-        shown = tuple(x for x in figures if x != "rescue" or len(found.answers["rescue"]))
-        told[name] = Told(folder / name, found, experiment.chapter_of(found), shown)
+        told[name] = Told(folder / name, found, experiment.chapter_of(found), figures)
     return Reference(folder, told, paper_patients.read(folder))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ import pandas as pd
 from workflow import files
 from workflow.reporting import across, paper_text, text
 from workflow.reporting.study_tables import Study, read_study
-from workflow.reporting.wording import count, estimate, interval, listing, number, readable
+from workflow.reporting.wording import (
+    count,
+    estimate,
+    interval,
+    listing,
+    number,
+    p_value,
+    readable,
+)
 
 # what the paper calls the studies
 STUDIES = {"acdc": "ACDC", "hippocampus": "Hippocampus"}
@@ -34,8 +43,9 @@ class Patients:
 
 
 def read(folder: Path) -> Patients:
-    """Those that have tables in ``folder``."""
-    names = {name: name for name in STUDIES} | {LONGER.format(name): name for name in STUDIES}
+    """Those that have tables in ``folder``; the paper's own study may have a longer one as well."""
+    names = {name: name for name in STUDIES}
+    names |= {LONGER.format(name): name for name in (paper_text.PROJECT, *STUDIES)}
     found = {
         name: read_study(folder / name)
         for name in names
@@ -62,8 +72,10 @@ def statements(patients: Patients, study: Study) -> dict[str, object]:
             for name, its in patients.studies.items()
         ],
         "real_rows": rows(patients.studies),
-        "real_alike": alike(patients, study.name),
+        "real_alike": [*presence(patients.studies), *alike(patients, study)],
         "real_headline": headline(patients, study),
+        "longer": longer(study, patients.longer.get(study.name)),
+        "rescued": rescued(patients, study),
         "breadth": paper_text.breadth(
             [study.dataset_name, *(STUDIES[name] for name in patients.studies)]
         ),
@@ -77,44 +89,59 @@ def beside(patients: Patients, study: Study) -> dict[str, Study]:
 
 def headline(patients: Patients, study: Study) -> str:
     """What the abstract says of patients."""
-    studies = beside(patients, study)
-    if len(studies) < 2:
+    if not patients.studies:
         return ""
-    taus = [number(row["kendall_tau"]) for row in _pairs(patients, "mean_dice", study.name)]
-    agree = f" Kendall's tau with the order on the phantom is {listing(taus)}." if taus else ""
-    title = across.title(studies)
-    return (
-        f"With {listing([*studies][1:])}, data of patients, {title[0].lower()}{title[1:]}.{agree}"
+    forms = {STUDIES[name]: paper_text.forms(its) for name, its in patients.studies.items()}
+    amounts = [f"{lost or 'none'} of {whole} on {name}" for name, (lost, whole) in forms.items()]
+    lost = listing(amounts) if any(lost for lost, _ in forms.values()) else "none"
+    where = ", where every case has every class," if _complete(patients.studies.values()) else ""
+    told = (
+        f"On data of patients ({listing(forms)}){where} {lost} of the forms of Generalized Dice "
+        "lost a class in most runs."
+        if all(whole for _, whole in forms.values())
+        else f"{across.title(beside(patients, study))}."
     )
+    return f"{told} {_verdict(_pairs(patients, 'mean_dice', study.name), study)}".strip()
+
+
+def _complete(studies: Iterable[Study]) -> bool:
+    """Whether every training case of all of them has every class."""
+    sizes = [study.class_sizes("train") for study in studies]
+    return all(len(table) and (table["prevalence"] == 1).all() for table in sizes)
 
 
 def told(study: Study) -> list[str]:
     """What a study of patients found."""
-    steps = (study.config.get("training") or {}).get("steps")
-    budget = [f"Each run has {steps:,} steps."] if steps else []
-    return [
-        *budget,
+    steps, trials = ((study.config.get(key) or {}).get("steps") for key in ("training", "tuning"))
+    budget = f"Each run has {steps:,} steps" if steps else ""
+    if steps and trials:
+        budget += f", its learning rate chosen in trials of {trials:,}"
+    sentences = [
+        f"{budget}." if budget else "",
+        paper_text.rising(study),
         paper_text.fate(study),
         paper_text.leaders(study),
-        paper_text.generalized(study),
         *paper_text.corrections(study),
-        presence(study),
     ]
+    return [sentence for sentence in sentences if sentence]
 
 
-def presence(study: Study) -> str:
+def presence(studies: Mapping[str, Study]) -> list[str]:
     """What became of the published Generalized Dice where no case lacks a class."""
-    written, graph = study.row(WRITTEN), study.row(GRAPH)
-    sizes = study.class_sizes("train")
-    if written is None or sizes.empty or (sizes["prevalence"] < 1).any():
-        return ""
-    fate = (
-        "Every case has every class, so that the defect of Generalized Dice as written, the weight "
-        f"of a class that is absent, has little to act on: it {_fate(written)}."
-        if not _lost(written)
-        else f"Every case has every class, and Generalized Dice as written still {_fate(written)}."
-    )
-    return fate if graph is None else f"{fate} What the graph executes {_fate(graph)}."
+    whole = {STUDIES[name]: its for name, its in studies.items() if _complete([its])}
+    told = []
+    for label, words in (
+        (WRITTEN, "Generalized Dice as written, whose defect is the weight of an absent class,"),
+        (GRAPH, "what the graph executes"),
+    ):
+        fates = [
+            f"{_fate(row)} ({name})"
+            for name, its in whole.items()
+            if (row := its.row(label)) is not None
+        ]
+        if fates:
+            told.append(f"{words} {listing(fates)}")
+    return [f"Where every case has every class, {'; '.join(told)}."] if told else []
 
 
 def _lost(row: pd.Series) -> int:
@@ -124,9 +151,7 @@ def _lost(row: pd.Series) -> int:
 
 def _fate(row: pd.Series) -> str:
     lost, runs = _lost(row), count(int(row["runs"]), "run")
-    return (
-        f"lost a class or broke down in {lost} of {runs}" if lost else f"kept every class in {runs}"
-    )
+    return f"lost a class in {lost} of {runs}" if lost else f"kept every class in {runs}"
 
 
 def longer(study: Study, other: Study | None) -> list[str]:
@@ -145,6 +170,27 @@ def longer(study: Study, other: Study | None) -> list[str]:
     return [f"With {steps:,} steps {listing(parts)}."] if parts and steps else []
 
 
+def rescued(patients: Patients, study: Study) -> str:
+    """Losses that lost a class in some run and in none of those with more steps."""
+    studies = {study.name: (OWN, study)}
+    studies |= {name: (STUDIES[name], its) for name, its in patients.studies.items()}
+    told = []
+    for key, other in patients.longer.items():
+        if key not in studies:
+            continue
+        name, its = studies[key]
+        kept = [
+            readable(label)
+            for label in other.losses
+            if (before := its.row(label)) is not None and _lost(before)
+            and (after := other.row(label)) is not None and not _lost(after)
+        ]  # fmt: skip
+        steps = (other.config.get("training") or {}).get("steps")
+        if kept and steps:
+            told.append(f"{listing(kept)} on {name} ({steps:,} steps)")
+    return f"That was so for {listing(told)}." if told else ""
+
+
 def _pairs(patients: Patients, endpoint: str, own: str = "") -> list[dict[str, Any]]:
     """The pairs of studies that can be compared by an endpoint; with ``own``, those of that one."""
     return [
@@ -156,8 +202,9 @@ def _pairs(patients: Patients, endpoint: str, own: str = "") -> list[dict[str, A
     ]
 
 
-def alike(patients: Patients, own: str) -> list[str]:
+def alike(patients: Patients, study: Study) -> list[str]:
     """Whether the order of the losses on the paper's own data holds on patients."""
+    own = study.name
     names = {own: f"the {OWN}"} | STUDIES
     found = []
     for endpoint, words in ENDPOINTS.items():
@@ -170,27 +217,22 @@ def alike(patients: Patients, own: str) -> list[str]:
         ]
         if parts:
             found.append(f"Kendall's tau by {words} is {listing(parts)}.")
-    return [*found, _verdict(_pairs(patients, "mean_dice", own))] if found else []
+    return [*found, _verdict(_pairs(patients, "mean_dice", own), study)] if found else []
 
 
-def _verdict(pairs: list[dict[str, Any]]) -> str:
-    """Does the order of the paper's own data hold, by Kendall's tau with each of the others?"""
+def _verdict(pairs: list[dict[str, Any]], study: Study) -> str:
+    """Does the order of the paper's own data hold, by Kendall's test with each of the others?"""
     if not pairs:
         return ""
-    above = sum(row["low"] > 0 for row in pairs)
-    if above == len(pairs):
-        return (
-            "So the order of the phantom holds in part: every interval with it lies above zero, "
-            "and none of the orders is the same."
-            if all(row["kendall_tau"] < 1 for row in pairs)
-            else "So the order of the phantom holds: every interval with it lies above zero."
-        )
-    if below := sum(row["high"] < 0 for row in pairs):
-        return f"So the order of the phantom is turned round in {below} of {len(pairs)}."
-    return (
-        f"So the order of the phantom is not shown to hold: {len(pairs) - above} of {len(pairs)} "
-        "intervals with it include zero."
-    )
+    firm = [row for row in pairs if row["p"] < 1 - study.confidence]
+    taus = listing(number(row["kendall_tau"]) for row in pairs)
+    tested = f"Kendall's tau {taus}, p {listing(p_value(row['p']) for row in pairs)}"
+    if turned := sum(row["kendall_tau"] < 0 for row in firm):
+        return f"The order of the phantom is turned round in {turned} of {len(pairs)} ({tested})."
+    if len(firm) < len(pairs):
+        return f"The order of the phantom is not shown to hold ({tested})."
+    same = all(row["kendall_tau"] == 1 for row in pairs)
+    return f"The order of the phantom holds{'' if same else ' in part'} ({tested})."
 
 
 def rows(studies: dict[str, Study]) -> list[list[str]]:

@@ -21,8 +21,11 @@ from workflow.reporting.wording import (
     percent,
     readable,
     shortened,
+    signed,
 )
 
+PROJECT = "default"
+"""The study whose paper is the project's: it tells the reference experiments as well."""
 SPLITS = ("train", "validation", "test")
 LOST = ("collapsed", "failed")
 TOLD = ("python", "torch", "monai", "numpy", "scipy", "snakemake")
@@ -32,7 +35,10 @@ TOLD = ("python", "torch", "monai", "numpy", "scipy", "snakemake")
 
 
 def fate(study: Study, whole: str = "") -> str:
-    """How many losses lose a class in most of their runs, and in some; ``whole`` names them."""
+    """How many losses lose a class in most of their runs, and in some; ``whole`` names them.
+
+    A run that diverged or failed has lost them all.
+    """
     table = text.trained(study)
     if table.empty:
         return "No loss has a run."
@@ -41,12 +47,8 @@ def fate(study: Study, whole: str = "") -> str:
     some = list(table.loc[broken & ~table["tier"].isin(LOST), "loss"])
     losses = whole or count(len(table), "loss", "losses")
     if not most and not some:
-        return f"None of {losses} lost a class or diverged in any run."
-    told = (
-        f"{len(most)} lost a class or broke down in most of their runs"
-        if most
-        else "none lost a class or broke down in most runs"
-    )
+        return f"None of {losses} lost a class in any run."
+    told = f"{len(most) or 'none'} lost a class in most of their runs"
     also = f" and {len(some)}{' more' if most else ''} in some" if some else ""
     return f"Of {losses}, {told}{also}."
 
@@ -65,20 +67,28 @@ def leaders(study: Study) -> str:
         return f"{told}; no other loss holds."
     if len(best) == 1:
         return f"{told}; all {others} others that hold are separable from it."
-    return f"{told}; {len(best) - 1} of the {others} others that hold are not separable from it."
+    return (
+        f"{told}; {len(best) - 1} of the {others} others that hold, down to "
+        f"{number(best['mean_dice'].min())}, are not separable from it."
+    )
+
+
+def forms(study: Study) -> tuple[int, int]:
+    """Forms of Generalized Dice that lost a class in most of their runs, and how many there are."""
+    table = text.trained(study)
+    found = table[table["name"].str.contains(text.GENERALIZED)] if len(table) else table
+    return int(found["tier"].isin(LOST).sum()) if len(found) else 0, len(found)
 
 
 def generalized(study: Study) -> str:
     """What became of the forms of Generalized Dice."""
-    table = text.trained(study)
-    forms = table[table["name"].str.contains(text.GENERALIZED)] if len(table) else table
-    if len(forms) < 2:
+    lost, whole = forms(study)
+    if whole < 2:
         return ""
-    lost = int(forms["tier"].isin(LOST).sum())
-    amount = f"All {lost}" if lost == len(forms) else f"{lost or 'None'} of {len(forms)}"
+    amount = f"All {lost}" if lost == whole else f"{lost or 'None'} of {whole}"
     return (
         f"{amount} forms of Generalized Dice, published, corrected or with cross-entropy, lost a "
-        "class or broke down in most runs."
+        "class in most runs."
     )
 
 
@@ -100,12 +110,13 @@ def abstract(study: Study) -> list[str]:
     published = int(study.ranked["published"].sum()) if len(study.ranked) else 0
     of_them = f", {published} of them as published on the web," if published else ""
     seeds = f", {count(study.seeds, 'seed')} each" if study.seeds else ""
+    steps = (study.config.get("training") or {}).get("steps")
     done = (
         f"Here {count(len(study.losses), 'loss', 'losses')}{of_them} train the same network on "
-        f"{_where(study)} from the same initial weights, on the same "
-        f"patches in the same order{seeds}."
+        f"{_where(study)}{f' for {steps:,} steps' if steps else ''} from the same initial weights, "
+        f"on the same patches in the same order{seeds}."
     )
-    told = [done, fate(study, "these"), generalized(study), leaders(study)]
+    told = [done, fate(study, "these"), unbroken(study), generalized(study), leaders(study)]
     return [sentence for sentence in told if sentence]
 
 
@@ -242,6 +253,8 @@ def limits(study: Study) -> list[str]:
     ]
     if few := evidence.few_seeds(study):
         told.append(few)
+    if ended := rising(study):
+        told.append(f"{ended} Scores are those of this budget.")
     if len(runs) and runs["learning_rate"].nunique() == 1:
         told.append(
             "All losses share one learning rate; tuned one by one, some may gain more than others."
@@ -252,9 +265,34 @@ def limits(study: Study) -> list[str]:
     if len(runs) and (runs["status"] != "ok").any():
         told.append(
             f"{text.status_line(study)} Scores are those of runs that have any, which flatters a "
-            "loss that breaks down."
+            "loss that diverges."
         )
     return told
+
+
+def rising(study: Study) -> str:
+    """Whether the runs had ended: what the last fifth of their steps still added on validation."""
+    rows = study.curves
+    if rows.empty:
+        return ""
+    rows = rows[
+        (rows["split"] == "validation") & (rows["quantity"] == "dice")
+        & rows["loss"].isin(study.standing)
+    ]  # fmt: skip
+    dice = rows.groupby(["loss", "seed", "step"])["value"].mean().unstack("step")
+    steps = (study.config.get("training") or {}).get("steps", 0)
+    before = [step for step in dice if step <= 0.8 * steps]
+    if dice.empty or not before or steps not in dice:
+        return ""
+    gains = (dice[steps] - dice[before[-1]]).dropna()
+    if gains.empty:
+        return ""
+    share = percent(1 - before[-1] / steps)
+    return (
+        f"In the last {share} of a run its Dice on validation changed by "
+        f"{signed(float(gains.median()))} in the median of the losses that hold "
+        f"({signed(float(gains.min()))} to {signed(float(gains.max()))})."
+    )
 
 
 def edges(amount: int, losses: int) -> str:
@@ -362,7 +400,7 @@ def statements(study: Study, agreement: pd.DataFrame) -> dict[str, Any]:
         "certainty": certainty(study),
         "order": order(study),
         "fixed_rate": rates(agreement),
-        "absent": f"{evidence.absent_title(study)}.",
+        "absent": f"{evidence.absent_title(study)}. {evidence.false_structures(study)}".strip(),
         "calibration": f"{evidence.calibration_title(study)}.",
         "cost": f"{text.cost_title(study)}.",
         "limits": limits(study),

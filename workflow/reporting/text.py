@@ -256,8 +256,8 @@ def ranking_title(study: Study) -> str:
         return f"{readable(top['loss'])} leads with a mean Dice of {number(top['mean_dice'])}"
     return (
         f"{readable(top['loss'])} has the highest mean Dice of the losses that hold "
-        f"({number(top['mean_dice'])}); {len(best) - 1} of {len(table) - 1} others are not "
-        "separable from it"
+        f"({number(top['mean_dice'])}); {len(best) - 1} of the {len(study.standing) - 1} others "
+        "that hold are not separable from it"
     )
 
 
@@ -432,7 +432,7 @@ def rules(study: Study) -> dict[str, str]:
         "Collapse": (
             "A run has collapsed if a class that is present scores a Dice below 0.05 in more than "
             "half of its cases, or if its loss became non-finite. Partial: some classes; total: "
-            "every foreground class. The rate has a Wilson interval."
+            "every foreground class; a run that failed counts as lost. The rate has a Wilson interval."
         ),
         "Intervals": (
             f"{level} intervals come from a random-effects model in which seeds and cases are "
@@ -474,7 +474,10 @@ def ranking_notes(study: Study) -> str:
     """How much data stand behind the ranking."""
     cases = study.chosen(study.cases)
     seeds = study.runs["seed"].nunique() if len(study.runs) else 0
-    told = count(int(cases["case"].nunique()) if len(cases) else 0, "held-out case")
+    held, subjects = (cases[key].nunique() if len(cases) else 0 for key in ("case", "subject"))
+    told = count(held, "held-out case")
+    if subjects < held:
+        told += f" of {count(subjects, 'subject')}"
     return f"{count(int(seeds), 'seed')} and {told} behind each row, unless runs are missing."
 
 

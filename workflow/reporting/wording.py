@@ -46,8 +46,8 @@ def learning_rates(runs: pd.DataFrame) -> str:
     if rates.nunique() == 1:
         return f"at a peak learning rate of {rates.iloc[0]:g}"
     return (
-        "at a peak learning rate of its own, chosen on validation with the same number of trials "
-        f"for each loss ({rates.min():g} to {rates.max():g})"
+        "at a peak learning rate of its own, chosen on validation from the same grid for each loss "
+        f"({rates.min():g} to {rates.max():g})"
     )
 
 
