@@ -31,7 +31,8 @@ def stability(
     Two studies of the same cases are compared on seeds and cases that both have
     (:func:`agreement`); studies of different cases by the mean scores of each, ``low`` and
     ``high`` then being quantiles of tau over independent draws of the seeds and cases of both.
-    ``paired`` says which; ``p`` is that of Kendall's test over the losses. With different rarest classes each study's own is meant.
+    ``paired`` says which; ``p`` is that of Kendall's test over the losses. With different rarest
+    classes each study's own is meant.
     """
     tables = []
     for (name, first), (other_name, second) in combinations(studies.items(), 2):
