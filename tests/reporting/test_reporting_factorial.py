@@ -69,7 +69,7 @@ def test_the_effects_that_hold_are_named_and_no_others(tmp_path):
     assert "background out vs in on mean Dice (by −0.1" in sentence and "reduction" not in sentence
     flat = write(tmp_path / "flat", spread=0.05)
     assert effects_title(flat) == "No main effect holds after Holm's correction"
-    assert any(" one would be found from 0.0" in s for s in CHAPTER.said(flat))
+    assert any(" a main effect would be found from 0.0" in s for s in CHAPTER.said(flat))
     assert interactions_title(flat).startswith("No two-way interaction holds")
 
 

@@ -248,7 +248,9 @@ def _mains(experiment: Experiment) -> list[str]:
     found = [f"Largest: {'; '.join(clauses)}."] if clauses else []
     if unseen:
         starts = ", for these starts," if mains["seeds"].max() == 1 else ""
-        found.append(f"With a power of 80 % one would be found{starts} from {listing(unseen)} on.")
+        found.append(
+            f"With a power of 80 % a main effect would be found{starts} from {listing(unseen)} on."
+        )
     return found
 
 
