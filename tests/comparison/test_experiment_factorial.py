@@ -187,6 +187,44 @@ def test_two_absent_classes_of_a_case_are_one_case():
     assert cell["absent_rate"] == pytest.approx((3 + 0.5) / 4)
 
 
+def test_a_run_that_lost_a_class_tells_nothing_of_false_positives():
+    voxels = {1e-5: 10, 1.0: 20, 100.0: 0}
+    found, raw = told(
+        lambda row: 0.7 * (row["smoothing"] < 100),
+        absent=0.5,
+        false=lambda row: voxels[row["smoothing"]],
+    )
+    cells = found["cells"].set_index("smoothing")
+    assert cells.loc[100.0, ["absent_rate", "absent_ml", "absent_median_ml"]].isna().all(axis=None)
+    assert cells.loc[1.0, "absent_median_ml"].tolist() == pytest.approx([20 * 64 / 1000] * 4)
+    main = effects(found, "absent_ml", "main")
+    assert ("smoothing", "100 vs 1e-5") not in main.index
+    assert main.loc[("smoothing", "1 vs 1e-5"), "difference"] == pytest.approx(0.64)
+    # of the reductions the four settings in which both levels have runs that count
+    assert main.loc[("reduction", "batch vs image"), "settings"] == 4
+    assert effects(found, "mean_dice", "main").loc[("reduction", "batch vs image")].settings == 6
+    assert set(found["prediction"]["cells"]) == {8}
+    # one run of a cell lost a class: the others speak for it
+    first = (raw["runs"]["loss"] == LEVELS.index[0]) & (raw["runs"]["seed"] == 1)
+    raw["runs"].loc[first, "collapse"] = "partial"
+    its = (raw["cases"]["loss"] == LEVELS.index[0]) & (raw["cases"]["reference_voxels"] == 0)
+    raw["cases"].loc[its & (raw["cases"]["seed"] == 1), "predicted_voxels"] = 0
+    assert answers(STUDY, raw, summary(STUDY))["cells"]["absent_rate"][0] == 1
+
+
+def test_a_class_over_the_background_is_counted_in_every_run():
+    _, raw = told(lambda row: 0.7, absent=0.5, cases=8)
+    cases = raw["cases"]
+    largest = cases.loc[cases["class"] == "necrotic core", "reference_voxels"].max()
+    lacking = (cases["loss"] == LEVELS.index[3]) & (cases["reference_voxels"] == 0)
+    cases.loc[lacking & (cases["seed"] == 2), "predicted_voxels"] = largest + 1
+    cases.loc[lacking & (cases["seed"] == 3), "predicted_voxels"] = largest
+    raw["runs"].loc[raw["runs"]["seed"] == 2, "collapse"] = "partial"
+    table = answers(STUDY, raw, summary(STUDY))["cells"].set_index("loss")
+    assert table["flooded"].to_dict() == dict.fromkeys(LEVELS.index, 0) | {LEVELS.index[3]: 1}
+    assert table.at[LEVELS.index[3], "flooded_ml"] == pytest.approx((largest + 1) * 64 / 1000)
+
+
 def test_the_push_is_what_algebra_gives():
     voxels, structure, p, smooth = 32**3, 150, 0.9, 100.0
     false = p * structure
@@ -210,6 +248,8 @@ def test_the_prediction_is_tau_of_push_and_false_positives():
     taus = found["prediction"].set_index("endpoint")["kendall_tau"]
     assert taus["absent_ml"] == pytest.approx(1)
     assert np.isnan(taus["absent_rate"])  # all 1: no order
+    p = found["prediction"].set_index("endpoint")["p"]
+    assert p["absent_ml"] == pytest.approx(2 / 720)  # 1 of 6! orders, and its reverse
     found, _ = told(lambda row: 0.7, study, absent=0.5, false=lambda row: 50 - rank[tuple(row)])
     assert found["prediction"].set_index("endpoint").at[
         "absent_ml", "kendall_tau"

@@ -114,7 +114,11 @@ def test_centring_is_paired_by_seed_and_case_and_corrected_within_a_test_set(tol
     estimate = statistics.crossed_mean(values.to_numpy(), 0.95)
     assert (row["difference"], row["low"], row["high"]) == pytest.approx(estimate[:3])
     assert (row["seeds"], row["cases"]) == (3, 6)
-    for _, its in table.groupby("test_set"):
+    # focal loses the class with and without; of the study's own cases Dice + CE at 3 ml, too
+    both = table["loss"] == "focal"
+    both |= table.eval("test_set == 'phantom' and loss == 'dice_ce' and volume == 3")
+    assert table["p"].notna().all() and list(table["p_holm"].isna()) == list(both)
+    for _, its in table[~both].groupby("test_set"):
         assert list(its["p_holm"]) == pytest.approx(list(statistics.holm(its["p"])))
 
 

@@ -13,7 +13,7 @@ from synthetic_study import Loss, write_study
 
 import losses
 from workflow import files
-from workflow.reporting import formula, paper, paper_experiments, paper_text
+from workflow.reporting import formula, literature, paper, paper_experiments, paper_text
 from workflow.reporting.study_tables import read_study
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def test_numbers_of_the_paper_are_rounded_as_in_the_table(study_dir: Path) -> No
 
 
 def test_numbers_of_other_papers_have_their_source_and_are_used() -> None:
-    rows = pd.read_csv(SOURCE.with_name("literature.csv"))
+    rows = pd.read_csv(literature.TABLE)
     assert rows["name"].is_unique
     assert set(re.findall(r'#quote\("(\w+)"', PROSE)) == set(rows["name"])
     assert set(rows["source"]) <= set(re.findall(r"@\w+\{(\w+),", BIBLIOGRAPHY))

@@ -137,33 +137,78 @@ def test_absence_of_one_arm_and_one_seed_is_told(tmp_path):
     assert absence.batch_title(experiment) == "No two batch sizes can be compared"
 
 
-def test_imbalance_tells_where_each_loss_loses_the_class(imbalance_folder):
+def test_imbalance_tells_the_smallest_share_that_each_loss_learns(imbalance_folder):
     experiment = report.read(imbalance_folder)
     assert imbalance.fraction_title(experiment) == (
-        "As it shrinks, the necrotic core is lost by 2 of 3 losses with 0 % of the patches centred "
-        "on foreground and by 1 with 67 %"
+        "Smallest share of the voxels at which a loss still learns the necrotic core: 0.0045 % to "
+        "0.45 % (none by 1 of 3 losses) with 0 % of the patches centred on foreground and 0.0045 % "
+        "(none by 1 of 3 losses) with 67 %"
     )
-    span, bare, centred, centring, scaled = imbalance.said(experiment)
+    span, bare, centred, centring, transfer = imbalance.said(experiment)
     assert "0.45 % at 300 ml and 0.0045 % at 3 ml" in span
-    assert "Dice CE holds it at every volume" in bare
-    assert "Dice loses it from 0.045 % (30 ml) on down" in bare
-    assert "Focal loses it at every volume" in bare
-    assert "Dice CE and Dice hold it at every volume; Focal loses it at every volume" in centred
-    gains = experiment.answers["centring"].query("test_set == 'middle'")
+    assert bare.endswith("is 0.0045 % with Dice CE; 0.45 % with Dice; none with Focal.")
+    assert centred.endswith("is 0.0045 % with Dice CE and Dice; none with Focal.")
+    gains = experiment.answers["centring"].query("test_set == 'phantom' and loss != 'focal'")
     most = gains.loc[gains["difference"].idxmax()]
     assert f"to {imbalance.signed(most['difference'])} (Dice at {most['volume']:g} ml)" in centring
-    assert "Of 9 combinations of loss and volume most runs lose the class in 5 with 0 %" in centring
-    assert "and 3 with 67 %" in centring
-    assert "3 of 6 lose the class" in scaled
+    middle = imbalance.signed(gains["difference"].median())
+    assert f"changes Dice of the necrotic core by {middle} in the median" in centring
+    assert ". 3 pairs in which both lost it are left out. " in centring
+    assert "of 6 differences" in centring
+    assert transfer.endswith("at every volume they lose the class as often as lesions as large as "
+                             "in training.")  # fmt: skip
+
+
+def lost_elsewhere(raw):
+    """On the lesions that are the same for all arms, networks of the largest lose the core."""
+    its = raw["cases"]["arm"].str.startswith("volume=300,") & (raw["cases"]["test_set"] == "middle")
+    raw["cases"].loc[its & (raw["cases"]["class"] == "necrotic core"), "dice"] = 0.0
+    return raw
+
+
+def test_imbalance_calls_a_change_of_size_no_imbalance(tmp_path, imbalance_folder):
+    folder = write(tmp_path / "i", "imbalance", shrinks, arms=VOLUMES, losses=["dice", "focal"],
+                   change=lost_elsewhere)  # fmt: skip
+    experiment, before = report.read(folder), report.read(imbalance_folder)
+    assert imbalance.fraction_title(experiment) == imbalance.fraction_title(before)
+    assert imbalance.said(experiment)[1:4] == imbalance.said(before)[1:4]
+    assert imbalance.said(experiment)[4].endswith(
+        "trained at 300 ml, 6 of 6 combinations of loss and centring lose the class there, against "
+        "2 on lesions as large as in training."
+    )
+
+
+def test_imbalance_names_its_rows_once(imbalance_folder):
+    figure = imbalance.draw_fraction(report.read(imbalance_folder))
+    titles = [axis.get_title(loc="left") for axis in figure.axes[::2]]
+    assert titles == [
+        "Test lesions as large as in training", "The same test lesions for all arms (transfer)",
+    ]  # fmt: skip
+    assert not any(axis.get_ylabel() for axis in figure.axes)
+    assert figure.get_supylabel() == "Dice of the necrotic core"
+
+
+def test_imbalance_tells_a_class_lost_at_a_larger_share_only(tmp_path):
+    def in_places(arm, loss, name):
+        return 0.0 if loss == "dice" and arm.startswith("volume=30,") else 0.6
+
+    folder = write(tmp_path / "i", "imbalance", in_places, arms=VOLUMES, losses=["dice"])
+    said = imbalance.said(report.read(folder))
+    assert said[1].endswith(
+        "is 0.0045 % with Dice CE and Dice; lost at a larger share as well by Dice."
+    )
 
 
 def test_imbalance_says_so_where_nothing_is_lost(tmp_path):
     folder = write(tmp_path / "i", "imbalance", stays, arms=VOLUMES[:2], losses=["dice"])
     experiment = report.read(folder)
-    assert "lost by 0 of 2 losses" in imbalance.fraction_title(experiment)
+    assert imbalance.fraction_title(experiment).endswith(
+        ": 0.45 % with 0 % as with 67 % of the patches centred on foreground"
+    )
     said = imbalance.said(experiment)
     assert "0.45 % at 300 ml of lesion" in said[0]
-    assert "Dice CE and Dice hold it at every volume" in said[1]
+    assert said[1].endswith("is 0.45 % with Dice CE and Dice.")
+    assert not any("left out" in sentence for sentence in said)
 
 
 def test_imbalance_of_one_arm_and_one_seed_is_told(tmp_path):
@@ -171,7 +216,10 @@ def test_imbalance_of_one_arm_and_one_seed_is_told(tmp_path):
                  seeds=[1])  # fmt: skip
     report.build(lost)
     experiment = report.read(lost)
-    assert "Dice CE loses it at every volume" in imbalance.said(experiment)[1]
+    assert imbalance.said(experiment)[1].endswith("is none with Dice CE.")
+    assert imbalance.fraction_title(experiment).endswith(
+        "the necrotic core: none with 0 % of the patches centred on foreground"
+    )
     assert imbalance.centring_title(experiment) == (
         "Dice of the necrotic core for every volume of the lesions"
     )

@@ -14,16 +14,21 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 
 import losses
-from workflow.comparison import ranking, statistics, tables
+from workflow.comparison import statistics, tables
 from workflow.comparison.arrays import ENDPOINTS, case_scores
 from workflow.comparison.contrasts import estimated, sample_size
 from workflow.study import Loss, Study, StudyError
 
 FACTORS = ("reduction", "smoothing", "background")
 ABSENT = ("absent_rate", "absent_ml")
-"""Endpoints of the cases that lack a class: is it predicted there, and how much of it (ml)?"""
+"""Endpoints of the cases that lack a class: is it predicted there, and how much of it (ml)?
+
+Only runs that kept every class are judged: one that predicts a class nowhere has no false
+positives either, whatever its loss pushes down.
+"""
 HIGHEST = dict.fromkeys((*ENDPOINTS, "absent_rate"), 1.0) | {"absent_ml": math.inf}
 """The largest value of an endpoint; the least is 0."""
 
@@ -46,21 +51,26 @@ def answers(
     """``cells``, ``effects`` and ``prediction``.
 
     ``cells``: a row a loss with its levels, the mean of every endpoint with its interval, the
-    number of runs and of those that lost a class, and its ``push``.
+    number of runs and of those that lost a class, and its ``push``. Where cases lack a class also
+    the median volume predicted of it (``absent_median_ml``) and, of all runs, how many spread a
+    class over the background (``flooded``) and how far (``flooded_ml``), see :func:`_flooded`.
 
     ``effects``: main effects and two-way interactions on every endpoint, with intervals from the
     crossed model and Holm's correction over the effects of an endpoint. A main effect is the mean
     difference of two levels over all ``settings`` of the other factors; an interaction is by how
     much that difference differs between two levels of another factor. Settings in which a level
-    has no run are left out. ``push_ratio``: by how much the same contrast multiplies the push.
+    has no score are left out. ``push_ratio``: by how much the same contrast multiplies the push.
 
-    ``prediction``: Kendall's tau of the cells' push with their scores where a class is absent;
-    -1: the stronger the push, the fewer false positives.
+    ``prediction``: Kendall's tau of the cells' push with their scores where a class is absent, and
+    its p; -1: the stronger the push, the fewer false positives.
     """
     cases = raw["cases"][raw["cases"]["test_set"] == study.test_set]
     levels = factor_levels(study)
     levels = levels[[label in set(cases["loss"]) for label in levels.index]]
-    scores = _scores(cases, tables.rarest_class(raw["dataset"]))
+    absent = _absent(cases, raw["runs"])
+    scores = _scores(cases, absent, tables.rarest_class(raw["dataset"]))
+    medians = absent.groupby("loss")["absent_ml"].median()
+    flooded = _flooded(cases)
     pushes = _pushes(study, cases, list(levels.index))
     summary = generic["summary"].set_index("loss")
     confidence = study.comparison.confidence
@@ -73,9 +83,13 @@ def answers(
             names = (endpoint, f"{endpoint}_low", f"{endpoint}_high")
             row |= dict(zip(names, found[:3], strict=True))
         row |= {"runs": summary.at[label, "runs"], "collapsed": summary.at[label, "collapsed"]}
+        if (cases["reference_voxels"] == 0).any():
+            floods = flooded.loc[flooded["loss"] == label, "ml"]
+            row |= {"absent_median_ml": medians.get(label, math.nan)}
+            row |= {"flooded": len(floods), "flooded_ml": floods.median()}
         cells.append(row | {"push": pushes.get(label, math.nan)})
-    tested = list(contrasts(levels))
     for endpoint, by_loss in scores.items():
+        tested = list(contrasts(levels[levels.index.isin(list(by_loss))]))
         rows = [
             effect._asdict() | _difference(effect.weights, by_loss, HIGHEST[endpoint], confidence)
             for effect in tested
@@ -176,19 +190,41 @@ def _weights(
     return weights, len(complete)
 
 
-def _scores(cases: pd.DataFrame, rarest: str) -> dict[str, dict[str, pd.DataFrame]]:
+def _absent(cases: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The ``ABSENT`` endpoints, a row for each subject of each run that kept every class."""
+    kept = runs.loc[runs["collapse"] == "none", ["loss", "seed"]]
+    absent = cases[cases["reference_voxels"] == 0].merge(kept, on=["loss", "seed"])
+    volume = absent["predicted_voxels"] * absent["voxel_mm3"] / 1000
+    absent = absent.assign(absent_rate=1.0 * (volume > 0), absent_ml=volume)
+    # a case that lacks two classes is still one case
+    return absent.groupby(["loss", "seed", "subject"])[list(ABSENT)].mean().reset_index()
+
+
+def _flooded(cases: pd.DataFrame) -> pd.DataFrame:
+    """Runs that spread a class over the background, a row a loss and seed: ``ml`` of it.
+
+    That is, in the median over the cases that lack the class, over more voxels than the largest
+    that any case has of it.
+    """
+    largest = cases.groupby("class")["reference_voxels"].max()
+    absent = cases[cases["reference_voxels"] == 0]
+    ml = absent["predicted_voxels"] * absent["voxel_mm3"] / 1000
+    by = absent.assign(ml=ml).groupby(["loss", "seed", "class"])
+    found = by[["predicted_voxels", "ml"]].median().reset_index()
+    found = found[found["predicted_voxels"] > found["class"].map(largest)]
+    return found.groupby(["loss", "seed"])["ml"].max().reset_index()
+
+
+def _scores(
+    cases: pd.DataFrame, absent: pd.DataFrame, rarest: str
+) -> dict[str, dict[str, pd.DataFrame]]:
     """Endpoint -> loss -> scores, a row a seed and a column a subject."""
     long = {
         endpoint: case_scores(cases, endpoint, rarest).rename(columns={"dice": endpoint})
         for endpoint in ENDPOINTS
     }
-    absent = cases[cases["reference_voxels"] == 0]
     if len(absent):
-        volume = absent["predicted_voxels"] * absent["voxel_mm3"] / 1000
-        absent = absent.assign(absent_rate=1.0 * (volume > 0), absent_ml=volume)
-        # a case that lacks two classes is still one case
-        by_subject = absent.groupby(["loss", "seed", "subject"])[list(ABSENT)].mean().reset_index()
-        long |= dict.fromkeys(ABSENT, by_subject)
+        long |= dict.fromkeys(ABSENT, absent)
     return {
         endpoint: {
             loss: rows.pivot(index="seed", columns="subject", values=endpoint)
@@ -262,9 +298,9 @@ def _prediction(cells: pd.DataFrame) -> pd.DataFrame:
     for endpoint in ABSENT:
         known = cells.dropna(subset=["push", endpoint]) if endpoint in cells else cells.head(0)
         if len(known) > 1:
-            tau = ranking.kendall(known["push"].to_numpy(), known[endpoint].to_numpy())
-            rows.append({"endpoint": endpoint, "cells": len(known), "kendall_tau": tau})
-    return pd.DataFrame(rows, columns=["endpoint", "cells", "kendall_tau"])
+            tau, p = stats.kendalltau(known["push"], known[endpoint])
+            rows.append({"endpoint": endpoint, "cells": len(known), "kendall_tau": tau, "p": p})
+    return pd.DataFrame(rows, columns=["endpoint", "cells", "kendall_tau", "p"])
 
 
 def _push_ratio(weights: Weights, pushes: Mapping[str, float]) -> float:

@@ -28,7 +28,8 @@ def answers(
     patches and loss the ``volume`` and training ``fraction`` at which most runs lose the rarest
     class for the first time as it shrinks, and the smallest fraction at which they do not.
     ``centring``: each share of centred patches against the smallest, Dice of the rarest class,
-    paired; Holm's correction over all rows of one test set.
+    paired; Holm's correction over the rows of one test set. ``p_holm`` is NaN where both lost the
+    class: what is left of it tells nothing of centring.
     """
     confidence = study.comparison.confidence
     table = sweeps.points(_dials(study), raw, generic["summary"], confidence)
@@ -82,16 +83,18 @@ def _spread(collapsed: list[bool]) -> str:
 
 
 def _centring(table: pd.DataFrame, cases: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    rows = []
+    rows, one_held = [], []
     for (test_set, loss, volume), alike in table.groupby(["test_set", "loss", "volume"]):
         its = cases[(cases["test_set"] == test_set) & (cases["loss"] == loss)]
         least, *more = alike.sort_values("centred").itertuples()
         for arm in more:
+            one_held.append(not (arm.collapsed and least.collapsed))
             rows.append(
                 {"test_set": test_set, "loss": loss, "volume": volume}
                 | {"centred": arm.centred, "against_centred": least.centred}
                 | sweeps.difference(its, arm.arm, least.arm, confidence)
             )
     found = pd.DataFrame(rows, columns=CENTRING)
-    found["p_holm"] = found.groupby("test_set")["p"].transform(statistics.holm)
+    tested = found["p"].where(pd.Series(one_held, dtype=bool))
+    found["p_holm"] = tested.groupby(found["test_set"]).transform(statistics.holm)
     return found

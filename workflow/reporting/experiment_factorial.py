@@ -38,43 +38,44 @@ from workflow.reporting.wording import (
 ENDPOINTS = {
     "mean_dice": ("mean Dice", "Mean Dice"),
     "rarest_dice": ("Dice of the rarest class", "Dice, rarest class"),
-    "absent_rate": ("the false-positive rate on absent classes", "Absent class:\nrate predicted"),
-    "absent_ml": ("the false-positive volume (ml) on absent classes", "Absent class:\nvolume (ml)"),
+    "absent_rate": ("the false-positive rate", "Absent class:\nrate predicted"),
+    "absent_ml": ("the false-positive volume", "Absent class:\nvolume (ml)"),
 }
 REDUCTIONS = {"image": (BLUE, "o"), "batch": (ORANGE, "s")}
 BACKGROUNDS = ("in", "out")
-ABSENT = {"absent_rate": "rate", "absent_ml": "volume (ml)"}
+ABSENT = {"absent_rate": "rate", "absent_ml": "volume"}
 AS_PREDICTED, AGAINST, NOT_SHOWN = "as predicted", "against the prediction", "not shown"
 
 
 def said(experiment: Experiment) -> list[str]:
     """The findings."""
-    cells = experiment.answers["cells"]
-    found = [f"{scores_title(experiment)}."]
-    lost = cells[cells["collapsed"] > 0] if len(cells) else cells
-    if len(lost):
-        runs, all_runs = int(lost["collapsed"].sum()), int(cells["runs"].sum())
-        found.append(
-            f"{count(runs, 'run')} of {all_runs} lost a class: "
-            f"{shortened([cell_name(row) for _, row in lost.iterrows()], 4)}."
-        )
+    found = [f"{scores_title(experiment)}.", *_lost(experiment)]
     effects = experiment.answers["effects"]
     if effects.empty:
         return [*found, "Too few cells have run for any effect to be estimated."]
-    found += [_main(experiment, name) for name in _endpoints(experiment)]
-    found.append(interactions_title(experiment))
+    found += [f"{effects_title(experiment)}.", *_mains(experiment), interactions_title(experiment)]
     found += _absence(experiment)
     if effects["seeds"].max() == 1:
         found.append("There is one seed: the intervals speak of further cases, not of other seeds.")
     return found
 
 
+def _lost(experiment: Experiment) -> list[str]:
+    cells = experiment.answers["cells"]
+    if cells.empty or not cells["collapsed"].sum():
+        return []
+    sums = cells.groupby("smoothing")[["collapsed", "runs"]].sum()
+    clauses = [
+        f"{row.collapsed} of {count(row.runs, 'run')} with smoothing {_level(level)}"
+        for level, row in zip(sums.index, sums.itertuples(), strict=True)
+    ]
+    return [f"A class was lost by {listing(clauses)}."]
+
+
 def cell_name(row: pd.Series) -> str:
-    """`over the batch with smoothing 1e-5 and background out`."""
-    return (
-        f"over the {row['reduction']} with smoothing {_level(row['smoothing'])} and "
-        f"background {row['background']}"
-    )
+    """`batch, smoothing 1e-5, background out`."""
+    smoothing = _level(row["smoothing"])
+    return f"{row['reduction']}, smoothing {smoothing}, background {row['background']}"
 
 
 def scores_title(experiment: Experiment) -> str:
@@ -86,24 +87,27 @@ def scores_title(experiment: Experiment) -> str:
     best, worst = (scored.loc[f(scored["mean_dice"])] for f in (pd.Series.idxmax, pd.Series.idxmin))
     if len(scored) == 1:
         return f"One cell has run ({cell_name(best)}): mean Dice {number(best['mean_dice'])}"
-    return (
-        f"The same Dice loss scores {number(worst['mean_dice'])} to {number(best['mean_dice'])} in "
-        f"mean Dice over its {len(scored)} cells: lowest {cell_name(worst)}; highest "
-        f"{cell_name(best)}"
-    )
+    ends = [f"{number(row['mean_dice'])} ({cell_name(row)})" for row in (worst, best)]
+    return f"The same Dice loss scores {' to '.join(ends)} in mean Dice"
 
 
 def effects_title(experiment: Experiment) -> str:
     """Which main effects hold, and on what."""
     effects = experiment.answers["effects"]
     if effects.empty:
-        return "Too few cells have run for any effect to be estimated."
+        return "Too few cells have run for any effect to be estimated"
     holding = effects[(effects["kind"] == "main") & _holds(experiment, effects)]
-    clauses = []
-    for name in _endpoints(experiment):
-        on = holding[holding["endpoint"] == name]
-        aspects = listing(dict.fromkeys(on["aspect"])) or "nothing"
-        clauses.append(f"{aspects} on {ENDPOINTS[name][0]}")
+    endpoints = [name for name in _endpoints(experiment) if name in set(holding["endpoint"])]
+    clauses = [
+        f"{listing(holding.loc[holding['endpoint'] == name, 'aspect'].unique())} on "
+        f"{ENDPOINTS[name][0]}"
+        for name in endpoints
+    ]
+    if not clauses:
+        return "No main effect holds after Holm's correction"
+    if holding["aspect"].nunique() == 1:
+        on = listing(ENDPOINTS[name][0] for name in endpoints)
+        return f"Only {holding['aspect'].iloc[0]} has a main effect that holds, and only on {on}"
     return f"Main effects that hold after Holm's correction: {'; '.join(clauses)}"
 
 
@@ -115,76 +119,97 @@ def interactions_title(experiment: Experiment) -> str:
         return "The cells that have run show no interaction."
     holding = pairs[_holds(experiment, pairs)]
     if holding.empty:
-        return (
-            "No two-way interaction holds after Holm's correction: where the factors act at all, "
-            "this study does not show that they act differently in each other's presence."
-        )
+        return "No two-way interaction holds: that the factors depend on each other is not shown."
     clauses = [
         f"{row['aspect'].replace(' x ', ' and ')} on {ENDPOINTS[row['endpoint']][0]} "
         f"({row['contrast']}: {_difference(row)})"
         for _, row in holding.iterrows()
     ]
-    return f"The factors depend on each other in {shortened(clauses, 6)}."
+    return f"The factors depend on each other in {shortened(clauses, 3)}."
 
 
 def absence_title(experiment: Experiment) -> str:
     """Whether false positives follow the push, in a line."""
-    rows = _predicted(experiment)
-    if rows.empty:
+    verdicts = _verdicts(experiment)
+    if verdicts.empty:
         return "Where a class is absent, these cells have nothing to compare"
-    followed, against = (rows["verdict"] == word for word in (AS_PREDICTED, AGAINST))
-    verdict = (
-        "follow" if followed.all()
-        else "follow in part" if followed.any()
-        else "go against" if against.any()
-        else "are not shown to follow"
-    )  # fmt: skip
-    counts = [
-        f"{word} {followed[its].sum()} of {count(its.sum(), 'main effect')} as predicted"
-        + (f", {against[its].sum()} against" if against[its].any() else "")
-        for word, its in ((word, rows["endpoint"] == name) for name, word in ABSENT.items())
+    told = {
+        word: [ABSENT[name] for name in verdicts.index[verdicts["verdict"] == word]]
+        for word in (AS_PREDICTED, AGAINST)
+    }
+    start = "False positives on absent classes"
+    theory = "what the loss's gradient predicts"
+    clauses = [
+        f"{verb} {theory} in their {listing(names)}"
+        for verb, names in zip(("follow", "go against"), told.values(), strict=True)
+        if names
     ]
-    return (
-        f"False positives on absent classes {verdict} what the loss's gradient predicts: "
-        f"{'; '.join(counts)}"
-    )
+    if not clauses:
+        return f"{start} are not shown to follow {theory}"
+    return f"{start} {listing(clauses)}"
 
 
 def _absence(experiment: Experiment) -> list[str]:
-    rows = _predicted(experiment)
-    if rows.empty:
-        return []
-    cells = experiment.answers["cells"]
-    rate, volume = cells["absent_rate"], cells["absent_ml"]
-    found = [
-        f"A class that a case lacks is predicted there in {percent(rate.min())} (lowest cell) to "
-        f"{percent(rate.max())} (highest) of such cases, with {_amount('absent_ml', volume.min())} "
-        f"to {_amount('absent_ml', volume.max())}."
-    ]
-    clauses = []
-    for (aspect, contrast), its in rows.groupby(["aspect", "contrast"], sort=False):
-        changes = [
-            f"{ABSENT[row['endpoint']]} {signed(row['difference'])} {row['verdict']}"
-            for _, row in its.iterrows()
-        ]
-        ratio = _factor(its["push_ratio"].iloc[0])
-        clauses.append(f"{aspect} {contrast} by {ratio} ({', '.join(changes)})")
-    found.append(
-        f"{absence_title(experiment)}. After Tilborghs et al. (2022), reduction and smoothing "
-        "decide how strongly the loss pushes a false structure of an absent class down. What "
-        f"multiplies that push, and what became of the false positives: {'; '.join(clauses)}."
-    )
-    taus = experiment.answers["prediction"].dropna(subset=["kendall_tau"])
-    if len(taus):
-        words = [
-            f"{number(row['kendall_tau'])} with {ENDPOINTS[row['endpoint']][0]}"
-            for _, row in taus.iterrows()
-        ]
+    cells, verdicts = experiment.answers["cells"], _verdicts(experiment)
+    found = []
+    if "absent_rate" in cells and cells["absent_rate"].notna().any():
+        kept, runs = int((cells["runs"] - cells["collapsed"]).sum()), int(cells["runs"].sum())
+        rate, volume = cells["absent_rate"], cells["absent_ml"]
+        middle = ""
+        if "absent_median_ml" in cells:
+            median = cells["absent_median_ml"]
+            middle = f" (median {number(median.min(), 1)} to {number(median.max(), 1)} ml)"
         found.append(
-            f"Over the {taus['cells'].max()} cells, Kendall's tau of that push is {listing(words)} "
-            f"({number(-1, 0)}: the stronger the push, the fewer false positives)."
+            f"Absent classes are judged on the {kept} of {runs} runs that kept every class: cells "
+            f"predict one in {percent(rate.min())} to {percent(rate.max())} of the cases that lack "
+            f"it, {number(volume.min(), 1)} to {number(volume.max(), 1)} ml in the mean{middle}."
         )
-    return found
+    if len(verdicts):
+        taus = verdicts.dropna(subset=["kendall_tau"])
+        words = [
+            f"{number(row['kendall_tau'])} for the {ABSENT[name]} (p {_relation(row['p'])})"
+            for name, row in taus.iterrows()
+        ]
+        tail = (
+            f": Kendall's tau with the push of the loss against them is {listing(words)} over "
+            f"{count(int(taus['cells'].max()), 'cell')} (as predicted: {number(-1, 0)})"
+            if words
+            else ""
+        )
+        found.append(f"{absence_title(experiment)}{tail}.")
+    return found + _floods(experiment)
+
+
+def _floods(experiment: Experiment) -> list[str]:
+    cells = experiment.answers["cells"]
+    if "flooded" not in cells or not cells["flooded"].sum():
+        return []
+    its = cells[cells["flooded"] > 0]
+    backgrounds = its["background"].unique()
+    where = f"With the background {backgrounds[0]}, " if len(backgrounds) == 1 else ""
+    low, high = (number(value, 0) for value in (its["flooded_ml"].min(), its["flooded_ml"].max()))
+    ml = low if low == high else f"{low} to {high}"
+    return [
+        f"{where}{its['flooded'].sum()} of {count(int(cells['runs'].sum()), 'run')} spread a class "
+        f"over {ml} ml where it is absent, more than any case has of it."
+    ]
+
+
+def _verdicts(experiment: Experiment) -> pd.DataFrame:
+    """For each endpoint on absent classes: does it follow the push? Columns of ``prediction``.
+
+    An effect alone may come from few cells, so their rank correlation must say the same.
+    """
+    table = experiment.answers["prediction"].set_index("endpoint")
+    table = table.reindex(columns=["cells", "kendall_tau", "p"])
+    rows = _predicted(experiment)
+    verdicts = []
+    for name, found in table.iterrows():
+        over_cells = AS_PREDICTED if found["kendall_tau"] < 0 else AGAINST
+        effects = set(rows.loc[rows["endpoint"] == name, "verdict"]) if len(rows) else set()
+        agree = found["p"] < 1 - experiment.confidence and effects - {NOT_SHOWN} == {over_cells}
+        verdicts.append(over_cells if agree else NOT_SHOWN)
+    return table.assign(verdict=verdicts)
 
 
 def _predicted(experiment: Experiment) -> pd.DataFrame:
@@ -203,29 +228,30 @@ def _predicted(experiment: Experiment) -> pd.DataFrame:
     return rows.assign(verdict=verdict)
 
 
-def _main(experiment: Experiment, endpoint: str) -> str:
+def _mains(experiment: Experiment) -> list[str]:
+    """The largest main effect that holds on each endpoint, and what the others might be."""
     effects = experiment.answers["effects"]
-    rows = effects[(effects["endpoint"] == endpoint) & (effects["kind"] == "main")]
-    rows = rows.dropna(subset=["difference"])
-    name = ENDPOINTS[endpoint][0]
-    if rows.empty:
-        return f"No main effect on {name} can be estimated."
-    holding = rows[_holds(experiment, rows)]
-    if holding.empty:
-        seen = rows["minimum_detectable_difference"].median()
-        size = f" (one of {_amount(endpoint, seen)} would be found with a power of 80 %)"
-        return (
-            f"No main effect on {name} holds after Holm's correction"
-            f"{size if math.isfinite(seen) else ''}."
+    mains = effects[effects["kind"] == "main"].dropna(subset=["difference"])
+    mains = mains[~_of_one_start(experiment, mains)]
+    holding = mains[_holds(experiment, mains)]
+    clauses, unseen = [], []
+    for endpoint in _endpoints(experiment):
+        its, name = holding[holding["endpoint"] == endpoint], ENDPOINTS[endpoint][0]
+        seen = mains.loc[mains["endpoint"] == endpoint, "minimum_detectable_difference"].median()
+        if len(its):
+            row = its.loc[its["difference"].abs().idxmax()]
+            clauses.append(
+                f"{row['aspect']} {row['contrast']} on {name} (by {_difference(row)})"
+            )  # fmt: skip
+        elif math.isfinite(seen):
+            unseen.append(f"{_amount(endpoint, seen)} in {name}")
+    found = [f"Largest: {'; '.join(clauses)}."] if clauses else []
+    if unseen:
+        starts = ", for these starts," if mains["seeds"].max() == 1 else ""
+        found.append(
+            f"With a power of 80 % a main effect would be found{starts} from {listing(unseen)} on."
         )
-    clauses = [
-        f"{row['aspect']} {row['contrast']} changes it by {_difference(row)}"
-        for _, row in holding.iterrows()
-    ]
-    return (
-        f"{name[0].upper()}{name[1:]}, main effects that hold after Holm's correction "
-        f"({len(holding)} of {len(rows)}): {'; '.join(clauses)}."
-    )
+    return found
 
 
 def _difference(row: pd.Series) -> str:
@@ -243,7 +269,14 @@ def _relation(p: float) -> str:
 
 
 def _holds(experiment: Experiment, effects: pd.DataFrame) -> pd.Series:
-    return effects["p_holm"] < 1 - experiment.confidence
+    sure = effects["p_holm"] < 1 - experiment.confidence
+    return sure & ~_of_one_start(experiment, effects)
+
+
+def _of_one_start(experiment: Experiment, effects: pd.DataFrame) -> pd.Series:
+    """Effects that only one seed shows, in an experiment that has more of them."""
+    several = experiment.answers["effects"]["seeds"].max() > 1
+    return (effects["seeds"] == 1) & several
 
 
 def _endpoints(experiment: Experiment) -> list[str]:
@@ -386,19 +419,26 @@ CHAPTER = Chapter(
     figures={"cells": draw_cells, "effects": draw_effects, "absence": draw_absence},
     captions={
         "cells": lambda experiment: (
-            f"Dots: means of the cells; bars: {_intervals(experiment)}. The last two columns are "
-            "taken over the test cases that lack a class."
+            f"Dots: means of the cells; bars: {_intervals(experiment)}. Absent classes: over the "
+            "test cases that lack a class, in runs that kept every class; a cell without such a "
+            "run has no dot."
         ),
         "effects": lambda experiment: (
             "Above the line: mean difference of two levels of a factor over all settings of the "
             "other two. Below: by how much the first difference changes between the levels of the "
             f"second factor. Bars: {_intervals(experiment)}, not corrected; filled dots hold "
-            "after Holm's correction over the effects of the panel."
+            "after Holm's correction over the effects of the panel"
+            + (
+                "; what one of several seeds shows stays open."
+                if _of_one_start(experiment, experiment.answers["effects"]).any()
+                else "."
+            )
         ),
         "absence": lambda experiment: (
             "A dot a cell. Push: mean derivative of the loss by the logit of a class over a false "
             "structure of the class's usual size in an image that lacks it, while the other "
-            f"images of the batch have it. Bars: {_intervals(experiment)}."
+            "images of the batch have it. False positives: of runs that kept every class. Bars: "
+            f"{_intervals(experiment)}."
         ),
     },
     said=said,

@@ -22,17 +22,26 @@ from workflow.reporting.style import (
     new_figure,
     styled,
 )
-from workflow.reporting.wording import count, listing, number, percent, readable, signed
+from workflow.reporting.wording import count, number, percent, readable, signed
 
 MARKS = ("o", "s", "^", "D", "v", "P", "*")
 COLOURS = "Blues"
 DODGE = 0.035  # decades between the points of neighbouring losses
 
 
+def _matched(experiment: Experiment) -> str:
+    """The test set whose lesions are as large as in training; losses are judged on it.
+
+    On the fixed one a loss may fail because sizes differ, however rare the class was.
+    """
+    own = str(experiment.config["dataset"]["name"])
+    return own if own in set(experiment.answers["imbalance"]["test_set"]) else experiment.test_set
+
+
 def _table(experiment: Experiment, name: str) -> pd.DataFrame:
-    """Rows of an answer for the deciding test set."""
+    """Rows of an answer for the matched test set."""
     table = experiment.answers[name]
-    return table[table["test_set"] == experiment.test_set]
+    return table[table["test_set"] == _matched(experiment)]
 
 
 def _class(experiment: Experiment) -> str:
@@ -40,14 +49,15 @@ def _class(experiment: Experiment) -> str:
 
 
 def _test_sets(experiment: Experiment) -> list[str]:
-    """The deciding test set first."""
+    """The matched test set first."""
     found = dict.fromkeys(experiment.answers["imbalance"]["test_set"])
-    return sorted(found, key=lambda name: name != experiment.test_set)
+    return sorted(found, key=lambda name: name != _matched(experiment))
 
 
 def _test_set_title(experiment: Experiment, name: str) -> str:
-    fixed = name == experiment.test_set and len(_test_sets(experiment)) > 1
-    return "the same test lesions for all arms" if fixed else "test lesions as large as in training"
+    if name == str(experiment.config["dataset"]["name"]):
+        return "Test lesions as large as in training"
+    return "The same test lesions for all arms (transfer)"
 
 
 def _fraction(value: float) -> str:
@@ -55,20 +65,30 @@ def _fraction(value: float) -> str:
     return f"{100 * value:.2g} %"
 
 
-def _losers(experiment: Experiment, centred: float) -> int:
-    table = _table(experiment, "collapse")
-    return int((table.loc[table["centred"] == centred, "collapsed_arms"] > 0).sum())
-
-
 def fraction_title(experiment: Experiment) -> str:
-    """How many losses lose the class somewhere, at the least and the largest share of centring."""
+    """The smallest share that losses learn, at the least and the largest share of centring."""
     table = _table(experiment, "collapse")
-    first, *last = dict.fromkeys((table["centred"].min(), table["centred"].max()))
-    losses = count(table["loss"].nunique(), "loss", "losses")
+    table = table[table["verdict"] != "not measured"]
+    if table.empty:
+        return f"No run tells at which share the {_class(experiment)} is learnt"
+    told: dict[str, list[str]] = {}
+    for share in dict.fromkeys((table["centred"].min(), table["centred"].max())):
+        learnt = _least_learnt(table[table["centred"] == share])
+        told.setdefault(learnt, []).append(f"with {percent(share)}")
+    first, *more = [f"{learnt} {' as '.join(shares)}" for learnt, shares in told.items()]
     return (
-        f"As it shrinks, the {_class(experiment)} is lost by {_losers(experiment, first)} of "
-        f"{losses} with {percent(first)} of the patches centred on foreground"
-    ) + "".join(f" and by {_losers(experiment, share)} with {percent(share)}" for share in last)
+        f"Smallest share of the voxels at which a loss still learns the {_class(experiment)}: "
+        f"{' and '.join([f'{first} of the patches centred on foreground', *more])}"
+    )
+
+
+def _least_learnt(rows: pd.DataFrame) -> str:
+    held = rows["least_held"].dropna()
+    if held.empty:
+        return "none"
+    learnt = " to ".join(dict.fromkeys(_fraction(end) for end in (held.min(), held.max())))
+    never = f" (none by {len(rows) - len(held)} of {count(len(rows), 'loss', 'losses')})"
+    return f"{learnt}{never if len(held) < len(rows) else ''}"
 
 
 @styled
@@ -90,8 +110,8 @@ def draw_fraction(experiment: Experiment) -> Figure:
                 sweeps.curve(axis, rows[rows["loss"] == label], "fraction", "dice",
                              LINE_COLOURS[place % len(LINE_COLOURS)], MARKS[place % len(MARKS)],
                              dodge)  # fmt: skip
-        line[0].set_ylabel(f"Dice of the {_class(experiment)}\n{_test_set_title(experiment, name)}",
-                           fontsize=8.5)  # fmt: skip
+        line[0].set_title(_test_set_title(experiment, name), loc="left", fontsize=9)
+    figure.supylabel(f"Dice of the {_class(experiment)}", fontsize=9)
     _name_axes(grid, shares, "share of the training voxels")
     handles = [
         Line2D([], [], color=LINE_COLOURS[place % len(LINE_COLOURS)], markersize=4.5,
@@ -106,7 +126,8 @@ def draw_fraction(experiment: Experiment) -> Figure:
 def _name_axes(grid: np.ndarray, shares: list[float], across: str) -> None:
     """The share of centred patches above each column, what runs along x below it."""
     for first, last, share in zip(grid[0], grid[-1], shares, strict=True):
-        first.set_title(f"{percent(share)} of the patches centred", fontsize=9)
+        # the empty line is the title of the row
+        first.set_title(f"{percent(share)} of the patches centred\n", fontsize=9)
         last.set_xlabel(across, fontsize=9)
 
 
@@ -139,9 +160,18 @@ def centring_title(experiment: Experiment) -> str:
 
 def _widest(experiment: Experiment) -> pd.DataFrame:
     """Differences between the largest and the smallest share of centred patches."""
+    rows = _pairs(experiment)
+    return rows[~_both_lost(rows)]
+
+
+def _pairs(experiment: Experiment) -> pd.DataFrame:
     table = _table(experiment, "centring").dropna(subset=["difference"])
     return table[(table["centred"] == table["centred"].max())
                  & (table["against_centred"] == table["against_centred"].min())]  # fmt: skip
+
+
+def _both_lost(rows: pd.DataFrame) -> pd.Series:
+    return rows["p"].notna() & rows["p_holm"].isna()
 
 
 @styled
@@ -166,7 +196,7 @@ def draw_map(experiment: Experiment) -> Figure:
             axis.set_xticks(range(len(volumes)), [f"{volume:g}" for volume in volumes])
             axis.set_yticks(range(len(labels)), [readable(label) for label in labels])
             axis.tick_params(length=0)
-        line[0].set_ylabel(_test_set_title(experiment, name), fontsize=8)
+        line[0].set_title(_test_set_title(experiment, name), loc="left", fontsize=9)
     _name_axes(grid, shares, "lesions in training (ml)")
     figure.colorbar(image, ax=grid, label=f"Dice of the {_class(experiment)}", aspect=40)
     hatched = Patch(facecolor="white", edgecolor="#7A7A7A", hatch="////", linewidth=0,
@@ -193,9 +223,9 @@ def _fraction_caption(experiment: Experiment) -> str:
     return (
         f"Dice of the {_class(experiment)} against its share of the voxels of the training cases: "
         f"means over seeds and test cases with their {percent(experiment.confidence)} intervals, "
-        "losses set apart a little; crosses: most runs lose the class. Below the fixed test set, "
-        "which also asks how a network meets lesions of another size than it has seen, stand test "
-        "lesions that shrink with those of training, and small things score lower anyway."
+        "losses set apart a little; crosses: most runs lose the class. Test lesions that shrink "
+        "with those of training decide what a loss learns, though small things score lower anyway; "
+        "the same lesions for all arms ask how a network meets another size than it has seen."
     )
 
 
@@ -213,7 +243,7 @@ def said(experiment: Experiment) -> list[str]:
         _range(experiment),
         *(_collapse(experiment, share) for share in sorted(table["centred"].unique())),
         *_centring(experiment),
-        *_scaled(experiment),
+        *_transfer(experiment),
         *sweeps.few_seeds(experiment.answers["imbalance"]["seeds"]),
     ]
 
@@ -229,72 +259,67 @@ def _range(experiment: Experiment) -> str:
 
 
 def _collapse(experiment: Experiment, share: float) -> str:
-    """Where each loss loses the class, with this share of centred patches."""
+    """The smallest share of the class that each loss learns, with this share of centring."""
     table = _table(experiment, "collapse")
     rows = table[table["centred"] == share]
-    clauses = []
-    for (verdict, _), its in rows.fillna({"volume": -1}).groupby(
-        ["verdict", "volume"], sort=False, dropna=False
+    measured = rows[rows["verdict"] != "not measured"].sort_values("least_held", kind="stable")
+    clauses = [
+        f"{_fraction(least)} with {sweeps.names(its['loss'])}"
+        for least, its in measured.groupby("least_held")
+    ]
+    for found, words in (
+        (measured["least_held"].isna(), "none with"),
+        (measured["verdict"] == "in places", "lost at a larger share as well by"),
     ):
-        first = its.iloc[0]
-        several = len(its) > 1
-        place = f"{_fraction(first['fraction'])} ({first['volume']:g} ml)"
-        clauses.append(
-            sweeps.names(its["loss"])
-            + {
-                "holds": f" {'hold' if several else 'holds'} it at every volume",
-                "everywhere": f" {'lose' if several else 'loses'} it at every volume",
-                "from": f" {'lose' if several else 'loses'} it from {place} on down",
-                "in places": f" {'lose' if several else 'loses'} it at {place} but not at every "
-                "smaller share",
-                "not measured": f" {'have' if several else 'has'} no finished run",
-            }[verdict]
-        )
+        if found.any():
+            clauses.append(f"{words} {sweeps.names(measured.loc[found, 'loss'])}")
+    if len(measured) < len(rows):
+        unknown = sweeps.names(rows.loc[rows["verdict"] == "not measured", "loss"])
+        clauses.append(f"no finished run of {unknown}")
     return (
-        f"With {percent(share)} of the patches centred on foreground, counting a class as lost "
-        f"where most runs lose it: {'; '.join(clauses)}."
+        f"With {percent(share)} of the patches centred on foreground, the smallest share that most "
+        f"runs still learn is {'; '.join(clauses)}."
     )
 
 
 def _centring(experiment: Experiment) -> list[str]:
-    rows = _widest(experiment)
+    pairs, rows = _pairs(experiment), _widest(experiment)
     if rows.empty:
         return []
-    table = _table(experiment, "imbalance").merge(rows[["loss", "volume"]])
-    lost = table[table["collapsed"].astype(bool)]
-    counts = listing(
-        f"{int((lost['centred'] == share).sum())} with {percent(share)}"
-        for share in (rows["against_centred"].iloc[0], rows["centred"].iloc[0])
+    gone = len(pairs) - len(rows)
+    dropped = (
+        f" {count(gone, 'pair')} in which both lost it {'is' if gone == 1 else 'are'} left out."
     )
-    separable = _upper(sweeps.separable(rows, experiment.confidence))
+    separable = sweeps.separable(rows, experiment.confidence)
     return [
-        f"{centring_title(experiment)}. {separable}. Of {count(len(rows), 'combination')} of loss "
-        f"and volume most runs lose the class in {counts}."
+        f"{centring_title(experiment)}.{dropped if gone else ''} "
+        f"{separable[0].upper()}{separable[1:]}."
     ]
 
 
-def _upper(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
-
-
-def _scaled(experiment: Experiment) -> list[str]:
-    """The fixed test set against the one whose lesions shrink, for the smallest lesions."""
+def _transfer(experiment: Experiment) -> list[str]:
+    """Where test lesions of one size judge most differently from those as large as in training."""
     sets = _test_sets(experiment)
     if len(sets) < 2:
         return []
     table = experiment.answers["imbalance"]
-    rows = table[table["volume"] == table["volume"].min()]
-    clauses = []
-    for name in sets:
-        its = rows[rows["test_set"] == name]
-        clauses.append(
-            f"{number(its['dice'].median())} on {_test_set_title(experiment, name)} "
-            f"({int(its['collapsed'].astype(bool).sum())} of {len(its)} lose the class)"
-        )
+    table = table[table["runs"] > 0].assign(collapsed=table["collapsed"].astype(bool))
+    lost = table.pivot_table(index="volume", columns="test_set", values="collapsed", aggfunc="sum")[
+        sets
+    ]
+    gap = (lost[sets[1]] - lost[sets[0]]).abs()
+    start = "Test lesions that are the same for all arms ask for transfer to another size: "
+    if not gap.any():
+        return [
+            f"{start}at every volume they lose the class as often as lesions as large as in "
+            "training."
+        ]
+    volume = gap.idxmax()
+    matched, fixed = lost.loc[volume]
+    runs = len(table[(table["volume"] == volume) & (table["test_set"] == sets[0])])
     return [
-        f"Trained on the smallest lesions ({rows['volume'].iloc[0]:g} ml), Dice of the "
-        f"{_class(experiment)} is, in the median over losses and shares of centred patches, "
-        f"{listing(clauses)}."
+        f"{start}trained at {volume:g} ml, {fixed} of {count(runs, 'combination')} of loss and "
+        f"centring lose the class there, against {matched} on lesions as large as in training."
     ]
 
 

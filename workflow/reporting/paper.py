@@ -13,7 +13,7 @@ import typst
 from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import across, formula, paper_experiments, paper_patients
+from workflow.reporting import across, formula, literature, paper_experiments, paper_patients
 from workflow.reporting.figures import FIGURES
 from workflow.reporting.paper_text import PROJECT, statements
 from workflow.reporting.study_tables import Study, read_study
@@ -28,11 +28,11 @@ LOW, ROW, MARGINS = 5.2, 0.2, 1.5  # inches of a figure that is as wide as the p
 def compile(source: Path, study_dir: Path, out: Path) -> Path:
     """Compile `source` (a .typ file) with the tables and figures of a study into a PDF.
 
-    The document sees the files beside `source`, the study as `study/` and, in the paper of the
-    project's own study, the figures of the experiments of `results/reference/` as
-    `reference/<name>/`: `tables/*.csv`, `*.svg` without their headlines, and
-    `study/statements.json`, all that is said in words. It sees no other file, so that nothing else
-    can enter the paper.
+    The document sees the files beside `source`, the numbers of other papers (`literature.csv`), the
+    study as `study/` and, in the paper of the project's own study, the figures of the experiments
+    of `results/reference/` as `reference/<name>/`: `tables/*.csv`, `*.svg` without their headlines,
+    and `study/statements.json`, all that is said in words. It sees no other file, so that nothing
+    else can enter the paper.
     """
     source, study_dir, out = Path(source), Path(study_dir), Path(out)
     study = read_study(study_dir)
@@ -42,6 +42,7 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
         path.name: path.read_bytes() for path in source.parent.iterdir() if path.suffix in PARTS
     }
     project["main.typ"] = project.pop(source.name)
+    project["literature.csv"] = literature.TABLE.read_bytes()
     project |= _files("study/tables", (study_dir / "tables").glob("*.csv"))
     agreement = files.read_table(study_dir / "tables" / "agreement.csv")
     said = statements(study, agreement) | paper_experiments.statements(told, study)
