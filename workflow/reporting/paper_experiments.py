@@ -110,8 +110,7 @@ def shard(its: Experiment) -> str:
     if len(arms) < len([arm for arm in its.arms if arm]):
         where = f" of the {'arm' if len(arms) == 1 else 'arms'} {listing(arms)}"
     return (
-        f"These tables are a shard: {planned - missing} of {planned} planned runs, "
-        f"seeds {seeds}{where}."
+        f"Part of the planned runs: {planned - missing} of {planned}, seeds {seeds}{where}."
     )
 
 
