@@ -728,6 +728,7 @@ def _add_retell(commands: Commands) -> None:
 def _retell(options: argparse.Namespace) -> None:
     import shutil
 
+    from workflow import files
     from workflow.comparison.reproduction import changed_files
     from workflow.data.faults import DataError
     from workflow.reporting import experiment, figures, paper, report
@@ -737,9 +738,13 @@ def _retell(options: argparse.Namespace) -> None:
     out = options.out
     if out.resolve().is_relative_to(options.reference.resolve()):
         raise DataError([f"{out}: choose a folder outside the reference, which stays as it is"])
+    is_experiment = (options.reference / "tables" / "answers").is_dir()
+    comparisons = files.read_table(options.reference / "tables" / "comparisons.csv")
+    if not is_experiment and "minimum_detectable_difference" not in comparisons:
+        raise DataError([f"{options.reference}: these tables lack columns that reports now read"])
     shutil.rmtree(out / "tables", ignore_errors=True)  # an earlier reference may have had more
     shutil.copytree(options.reference, out, dirs_exist_ok=True)
-    if (out / "tables" / "answers").is_dir():
+    if is_experiment:
         _say("report: %s", experiment.build(out))
         return
     figures.write_all(out)
