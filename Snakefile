@@ -84,6 +84,7 @@ include: "workflow/rules/resume.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/reference.smk"
 
 
 if STUDY.is_experiment:

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         _add_check, _add_losses, _add_gallery, _add_schema, _add_configure, _add_dataset,
         _add_prepare, _add_split, _add_train, _add_choose, _add_rates, _add_tables, _add_figures,
         _add_report, _add_interim, _add_paper, _add_compare, _add_agreement, _add_reproduce,
-        _add_certify, _add_retell, _add_collect, _add_merge, _add_analyse, _add_tell,
+        _add_certify, _add_seal, _add_retell, _add_collect, _add_merge, _add_analyse, _add_tell,
     ):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -690,12 +690,37 @@ def _certify(options: argparse.Namespace) -> int:
     return 0 if reproduction.holds(found) else 1
 
 
+def _add_seal(commands: Commands) -> None:
+    help = "write SHA256SUMS into every reference folder with tables; prints what had changed"
+    parser = commands.add_parser("seal", help=help, description=help)
+    parser.add_argument(
+        "references", type=Path, nargs="?", default=Path("results/reference"),
+        help="folder of the references",
+    )  # fmt: skip
+    parser.set_defaults(run=_seal)
+
+
+def _seal(options: argparse.Namespace) -> None:
+    from workflow.comparison import reproduction
+    from workflow.data.faults import DataError
+
+    folders = sorted(tables.parent for tables in options.references.glob("*/tables"))
+    if not folders:
+        raise DataError([f"{options.references}: no folder with tables/ here"])
+    for folder in folders:
+        if (folder / reproduction.MANIFEST).is_file():
+            for line in reproduction.changed_files(folder):
+                _say("%s/%s", folder, line)
+        reproduction.seal(folder)
+    _say("sealed: %s", ", ".join(folder.name for folder in folders))
+
+
 def _add_retell(commands: Commands) -> None:
-    help = "make figures, report and paper of committed reference tables, without training"
+    help = "copy committed reference tables and tell them: figures, report, paper; no training"
     parser = commands.add_parser("retell", help=help, description=help)
     parser.add_argument("reference", type=Path, help="folder of the reference")
-    parser.add_argument("source", type=Path, help="the paper")
     parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--paper", type=Path, nargs="?", help="source of the paper, if one is made")
     parser.add_argument("--log", help="file that keeps what is printed")
     parser.set_defaults(run=_retell)
 
@@ -703,14 +728,25 @@ def _add_retell(commands: Commands) -> None:
 def _retell(options: argparse.Namespace) -> None:
     import shutil
 
+    from workflow import files
     from workflow.comparison.reproduction import changed_files
     from workflow.data.faults import DataError
-    from workflow.reporting import figures, paper, report
+    from workflow.reporting import experiment, figures, paper, report
 
     if changed := changed_files(options.reference):
         raise DataError([f"{options.reference}/{line} since it was committed" for line in changed])
     out = options.out
+    if out.resolve().is_relative_to(options.reference.resolve()):
+        raise DataError([f"{out}: choose a folder outside the reference, which stays as it is"])
+    is_experiment = (options.reference / "tables" / "answers").is_dir()
+    comparisons = files.read_table(options.reference / "tables" / "comparisons.csv")
+    if not is_experiment and "minimum_detectable_difference" not in comparisons:
+        raise DataError([f"{options.reference}: these tables lack columns that reports now read"])
+    shutil.rmtree(out / "tables", ignore_errors=True)  # an earlier reference may have had more
     shutil.copytree(options.reference, out, dirs_exist_ok=True)
+    if is_experiment:
+        _say("report: %s", experiment.build(out))
+        return
     figures.write_all(out)
     if not (out / "tables" / "slices.npz").is_file():
         # nothing to draw them from: the pictures of voxels that were committed stay
@@ -718,7 +754,8 @@ def _retell(options: argparse.Namespace) -> None:
             if (picture := options.reference / "figures" / f"{name}.png").is_file():
                 shutil.copyfile(picture, out / "figures" / f"{name}.png")
     _say("report: %s", report.build(out, options.reference.parent))
-    _say("paper: %s", paper.compile(options.source, out, out / "paper.pdf"))
+    if options.paper:
+        _say("paper: %s", paper.compile(options.paper, out, out / "paper.pdf"))
 
 
 def _add_collect(commands: Commands) -> None:
@@ -802,9 +839,15 @@ def _add_tell(commands: Commands) -> None:
 
 
 def _tell(options: argparse.Namespace) -> None:
+    from workflow import paths, study
     from workflow.reporting import experiment
 
-    _say("report: %s", experiment.build(options.study.parent))
+    configuration, folder = study.load(options.study), options.study.parent
+
+    def logs(arm: str, loss: str) -> Path:
+        return Path(f"{folder}{paths.arm(configuration.home(arm, loss))}") / "logs"
+
+    _say("report: %s", experiment.build(folder, logs))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -303,8 +304,12 @@ def reference(tmp_path):
     return tmp_path / "reference"
 
 
-def test_the_committed_reference_is_as_its_list_says():
-    assert changed_files(REFERENCE) == []
+COMMITTED = sorted(tables.parent.name for tables in REFERENCE.parent.glob("*/tables"))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_committed_reference_is_as_its_list_says(name):
+    assert changed_files(REFERENCE.parent / name) == []
 
 
 def test_a_changed_a_missing_and_a_stray_table_are_told(reference):
@@ -322,6 +327,39 @@ def test_a_changed_a_missing_and_a_stray_table_are_told(reference):
         "tables/summary.csv: changed",
         "tables/cases.csv: not listed",
     ]
+
+
+def test_digests_are_of_the_study_and_of_tables_at_any_depth(tmp_path, caplog):
+    caplog.set_level("INFO", logger="rareclass")
+    folder = tmp_path / "mine"
+    written = ("config.yaml", "rates.csv", "tables/runs.csv.gz", "tables/answers/summary.csv")
+    for name in (*written, "environment.json", "figures/ranking.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("1\n")
+    (tmp_path / "losses").mkdir()  # has no tables
+    assert main(["seal", str(tmp_path)]) == 0
+    assert not (tmp_path / "losses" / "SHA256SUMS").exists()
+    listed = (folder / "SHA256SUMS").read_text().splitlines()
+    assert sorted(line.split("  ")[1] for line in listed) == sorted(written)
+    assert {line.split("  ")[0] for line in listed} == {hashlib.sha256(b"1\n").hexdigest()}
+    assert changed_files(folder) == []
+    (folder / "tables/answers/summary.csv").write_text("2\n")
+    (folder / "tables/answers/stray.csv").write_text("")
+    (folder / "splits.csv").write_text("")
+    (folder / "rates.csv").unlink()
+    changed = [
+        "rates.csv: missing",
+        "tables/answers/summary.csv: changed",
+        "splits.csv: not listed",
+        "tables/answers/stray.csv: not listed",
+    ]
+    assert changed_files(folder) == changed
+    # whoever seals anew reads what that covers
+    assert main(["seal", str(tmp_path)]) == 0
+    assert all(f"{folder}/{line}" in caplog.messages for line in changed)
+    assert changed_files(folder) == []
+    assert main(["seal", str(folder)]) == 1
+    assert "no folder with tables/ here" in caplog.text
 
 
 def reproduce(reference, new, out):

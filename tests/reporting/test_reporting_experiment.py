@@ -2,6 +2,8 @@
 
 import html
 import re
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,9 +12,13 @@ from browser import Browser, executable
 
 from tests.synthetic_experiment import raw_tables
 from workflow import files
+from workflow.__main__ import main
 from workflow.comparison import experiment as comparison
 from workflow.reporting import experiment as reporting
+from workflow.reporting import failures
 from workflow.study import load
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 EVIL = "<script>alert(1)</script> & {{ 7 * 7 }}"
 BASE = {
@@ -130,21 +136,61 @@ def test_failures_come_first_with_their_reasons_as_text(tmp_path):
     assert EVIL not in page
     assert "<script>alert" not in page
     shown = text(page)
-    failed = f"2 of 10 runs failed: Focal in four (2; ValueError: {EVIL})."
-    diverged = "1 of 10 runs diverged: Dice in one (1; the loss is nan at step 7)."
+    failed = "2 of 10 runs failed: Focal in four (2)."
+    diverged = "1 of 10 runs diverged: Dice in one (1)."
     assert failed in shown
     assert diverged in shown
     scores = shown.index("Mean Dice and Dice of each class")
     assert shown.index(failed) < shown.index(diverged) < scores
+    rows = cells(page, "failures")
+    assert rows == [
+        ["four", "Focal", "1", "failed", f"ValueError: {EVIL}"],
+        ["four", "Focal", "2", "failed", f"ValueError: {EVIL}"],
+        ["one", "Dice", "1", "diverged", "the loss is nan at step 7"],
+    ]
     assert reporting.made_by(reporting.read(folder)) == [
         "9 runs: commit 0a1b2c3, torch 2.13.0",
         "1 run: commit fffffff, torch 2.13.0",
     ]
 
 
+def cells(page, section):
+    """Text of the cells of the first table of a section, row by row."""
+    found = re.search(rf'<section id="{section}">.*?</section>', page, re.S).group(0)
+    body = re.search(r"<tbody>(.*?)</tbody>", found, re.S).group(1)
+    rows = re.findall(r"<tr>(.*?)</tr>", body, re.S)
+    return [[text(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", row)] for row in rows]
+
+
+def test_the_end_of_a_log_stands_beside_the_reason(tmp_path):
+    """Two arms share a run: its log lies in the folder of the first."""
+
+    def stop(raw):
+        raw["runs"].loc[raw["runs"]["loss"] == "dice", ["status", "reason"]] = ["failed", "no"]
+        raw["runs"]["learning_rate"] = 0.003162  # tables keep four digits
+        return raw
+
+    arms = {"one": {}, "same": {"losses": ["dice"]}}
+    folder = write(tmp_path / "study", stop, arms=arms, seeds=[1])
+    logs = folder / "arms" / "one" / "logs" / "train" / "p"
+    logs.mkdir(parents=True)
+    lines = [f"{EVIL} {number}" for number in range(30)]
+    (logs / "dice-lr-0.0031622776-seed-1.log").write_text("\n".join(lines))
+    (logs / "dice-lr-0.01-seed-1.log").write_text("of another rate")
+    (logs / "dice-lr-0.0031622776-seed-2.log").write_text("of another seed")
+    assert main(["tell", str(folder / "config.yaml")]) == 0
+    page = (folder / "report.html").read_text()
+    assert "<script>alert" not in page
+    ends = re.findall(r"End of its log.*?<pre.*?>(.*?)</pre>", page, re.S)
+    assert [html.unescape(end).splitlines() for end in ends] == [lines[-failures.LINES :]] * 2
+    reporting.build(folder)  # told without the runs, as of a merged study
+    assert "End of its log" not in (folder / "report.html").read_text()
+
+
 def test_where_nothing_failed_the_page_says_so(page):
     assert "None of 10 runs failed or diverged." in text(page)
-    assert "planned are not in these tables" not in text(page)
+    assert "not in these tables" not in text(page)
+    assert "<tbody>" not in re.search(r'id="failures".*?</section>', page, re.S).group(0)
 
 
 def test_runs_that_are_not_there_are_counted(folder, tmp_path):
@@ -155,7 +201,80 @@ def test_runs_that_are_not_there_are_counted(folder, tmp_path):
         "None of 3 runs failed or diverged.",
         "7 of 10 runs planned are not in these tables.",
     ]
-    reporting.build(part)
+    assert cells(reporting.build(part).read_text(), "failures") == [
+        ["one", "all 3", "2", "3"],
+        ["four", "all 2", "1, 2", "4"],
+    ]
+
+
+def test_missing_runs_stand_together_as_far_as_they_are_alike():
+    config = {
+        "losses": {"a": {}, "b": {}, "c": {}},
+        "seeds": [1, 2],
+        "arms": {
+            "x": {},
+            "y": {"training": {"steps": 9}},
+            "own": {"losses": ["c"], "seeds": [7]},
+            "more": {"losses": {"b": {"square": True}, "d": {}}},
+        },
+    }
+    there = [("x", "a", 1), ("y", "a", 1), ("own", "c", 7)]
+    there += [("more", loss, seed) for loss in "abc" for seed in (1, 2)]
+    runs = pd.DataFrame(there, columns=["arm", "loss", "seed"])
+    assert failures.gaps(config, runs) == [
+        failures.Gap(("x", "y"), ("a",), (2,), False),
+        failures.Gap(("x", "y"), ("b", "c"), (1, 2), False),
+        failures.Gap(("more",), ("d",), (1, 2), False),
+    ]
+    assert [gap.runs for gap in failures.gaps(config, runs)] == [2, 8, 2]
+    (gap,) = failures.gaps(config | {"arms": {}}, runs.iloc[:0])
+    assert gap == failures.Gap(("",), ("a", "b", "c"), (1, 2), True)
+
+
+COMMITTED = sorted(path.parents[1].name for path in REFERENCE.glob("*/tables/answers"))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_missing_runs_of_a_reference_are_those_that_its_answers_count(name):
+    experiment = reporting.read(REFERENCE / name)
+    counted = experiment.answers["outcomes"].set_index("arm")["missing"]
+    found = dict.fromkeys(counted.index, 0)
+    for gap in failures.gaps(experiment.config, experiment.raw["runs"]):
+        for arm in gap.arms:
+            found[arm] += len(gap.losses) * len(gap.seeds)
+    assert found == counted.to_dict()
+
+
+def test_a_reference_is_told_in_a_copy_and_stays_as_it_is(folder, tmp_path, caplog):
+    reference = tmp_path / "reference" / "batch"
+    shutil.copytree(folder / "tables", reference / "tables")
+    shutil.copy2(folder / "config.yaml", reference)
+    out = tmp_path / "told"
+    assert main(["retell", str(reference), str(out)]) == 1
+    assert "SHA256SUMS: No such file" in caplog.text
+    main(["seal", str(reference.parent)])
+    before = {path: path.read_bytes() for path in reference.rglob("*") if path.is_file()}
+    (out / "tables").mkdir(parents=True)
+    (out / "tables" / "stale.csv").write_text("of an earlier reference\n1\n")
+    assert main(["retell", str(reference), str(out)]) == 0
+    assert "experiment told" in text((out / "report.html").read_text())
+    assert "stale.csv" not in (out / "report.html").read_text()
+    assert (out / "figures" / "arms.svg").is_file()
+    for place in (reference, reference / "told"):
+        assert main(["retell", str(reference), str(place)]) == 1
+        assert "outside the reference" in caplog.messages[-1]
+    assert {path: path.read_bytes() for path in reference.rglob("*") if path.is_file()} == before
+    answers = reference / "tables" / "answers" / "summary.csv"
+    answers.write_text(answers.read_text().replace("0.7", "0.8", 1))
+    assert main(["retell", str(reference), str(out)]) == 1
+    assert "tables/answers/summary.csv: changed since it was committed" in caplog.messages[-1]
+
+
+def test_a_reference_older_than_the_report_says_so(tmp_path, caplog):
+    out = tmp_path / "told"
+    assert main(["retell", str(REFERENCE / "fixed_rate"), str(out)]) == 1
+    assert "lack columns that reports now read" in caplog.messages[-1]
+    assert not out.exists()
 
 
 def test_every_run_failed(tmp_path):
@@ -205,7 +324,57 @@ def test_what_the_study_could_have_found_is_told(folder):
     experiment = reporting.read(folder)
     seen = experiment.comparisons
     seen = seen[(seen["endpoint"] == "mean_dice")]["minimum_detectable_difference"]
-    assert f"{seen.median():.2f} in mean Dice" in reporting.detectable(experiment)
+    told = reporting.detectable(experiment)
+    assert f"a difference of {seen.median():.2f} in mean Dice (" in told
+    assert "these starts" not in told
+
+
+def of_size(mean_dice, rarest_dice=(), seeds=2):
+    """An experiment whose comparisons detect these differences."""
+    rows = [
+        {"contrast": "reference", "loss": f"loss_{number}", "endpoint": endpoint,
+         "test_set": "e", "minimum_detectable_difference": size,
+         "seeds": 1 if seeds == "mixed" and not number else 2 if seeds == "mixed" else seeds}
+        for endpoint, sizes in (("mean_dice", mean_dice), ("rarest_dice", rarest_dice))
+        for number, size in enumerate(sizes)
+    ]  # fmt: skip
+    return reporting.Experiment(
+        name="made_up",
+        config={"comparison": {"reference_loss": "dice"}, "dataset": {"name": "e"}},
+        raw={"arms": pd.DataFrame({"arm": [""]})},
+        answers={"comparisons": pd.DataFrame(rows)},
+    )
+
+
+def test_no_detectable_difference_is_larger_than_a_dice_can_have_or_zero():
+    told = reporting.detectable(of_size([0.0, 1e-16, 0.002, 0.2, 0.4, 1.3], [1.17, 1.2, 0.3]))
+    assert told == (
+        "With a power of 80 %, before correction, this study finds, against Dice, a difference of "
+        "0.30 in mean Dice (less than 0.01 to 0.40; for 1 of 4 comparisons no difference that a "
+        "Dice can have; without 2 comparisons whose difference does not vary) and no difference "
+        "that a Dice can have in Dice of the rarest class (0.30 to 0.30; for 2 of 3 comparisons "
+        "no difference that a Dice can have): median over the losses, in brackets least and most."
+    )
+    told = reporting.detectable(of_size([0.1, 0.2], [1.17, 1.2]))
+    assert "and no difference that a Dice can have in Dice of the rarest class:" in told
+    assert reporting.detectable(of_size([0.0, 0.0])) == ""
+    assert "rarest" not in reporting.detectable(of_size([0.1], [0.0, float("nan")]))
+
+
+def test_with_one_seed_what_is_detectable_is_so_for_these_starts():
+    assert ", before correction and for these starts, this" in reporting.detectable(
+        of_size([0.1, 0.2], seeds=1)
+    )
+    assert "for these starts alone where there is one seed, this" in reporting.detectable(
+        of_size([0.1, 0.2], seeds="mixed")
+    )
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_what_a_reference_detects_is_a_difference_of_two_dice(name):
+    told = reporting.detectable(reporting.read(REFERENCE / name))
+    sizes = [float(size) for size in re.findall(r"\d+\.\d+", told)]
+    assert sizes and all(0 < size <= 1 for size in sizes)
 
 
 def test_tables_are_read_as_they_were_written(folder):

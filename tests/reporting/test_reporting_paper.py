@@ -268,7 +268,7 @@ def test_a_shard_says_which_it_is(reference: Path) -> None:
     outcomes.loc[0, "missing"] = int(outcomes["runs"].sum()) - runs
     its.raw["runs"] = its.raw["runs"].assign(seed=7, arm="tuned")
     told = paper_experiments.shard(its)
-    assert f"a shard: {runs} of {outcomes['runs'].sum()} planned runs, seeds 7" in told
+    assert f"Part of the planned runs: {runs} of {outcomes['runs'].sum()}, seeds 7" in told
     assert told.endswith("of the arm tuned.")
 
 

@@ -69,6 +69,7 @@ def test_one_command_makes_raw_tables_answers_and_a_report(whole):
     page = (whole.results / "report.html").read_text()
     assert "1 of 3 runs failed" in page
     assert "no such idea" in page
+    assert "End of its log" in page
     # arms with the same data and splits share their digest
     dataset = table(whole.results, "dataset")
     assert (dataset.groupby(["split", "class"])["sha256"].nunique() == 1).all()
@@ -81,6 +82,26 @@ def test_a_second_call_does_nothing_and_a_changed_loss_retrains_its_runs(changed
     jobs = changed.planned()
     assert jobs["train"] == {"raises"}
     assert set(jobs) == {"train", "collect", "analyse", "experiment_report", "all"}
+
+
+def test_a_committed_experiment_is_told_without_data_or_runs(changed):
+    reference = changed.root / "results" / "reference" / "arms"
+    missing = changed.snakemake("reference_report")
+    assert missing.returncode != 0
+    assert "arms: no reference results are committed for this study" in missing.stdout
+    shutil.copytree(changed.results / "tables", reference / "tables")
+    shutil.copy2(changed.results / "config.yaml", reference)
+    assert changed.workflow("seal").returncode == 0
+    shutil.rmtree(changed.results)
+    shutil.rmtree(changed.root / "resources")
+    assert set(changed.planned("--cores", "1", "reference_report")) == {"reference_report"}
+    done = changed.snakemake("reference_report")
+    assert done.returncode == 0, done.stdout
+    told = changed.root / "results" / "reference-report" / "arms"
+    assert "no such idea" in (told / "report.html").read_text()
+    assert sorted(path.name for path in reference.iterdir()) == [
+        "SHA256SUMS", "config.yaml", "tables",
+    ]  # fmt: skip
 
 
 def test_shards_train_nothing_anew_and_merge_to_the_whole(changed):

@@ -32,11 +32,14 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from workflow import files
 from workflow.comparison import statistics
 from workflow.comparison.arrays import ENDPOINTS, case_scores
 from workflow.study import FLOOR
 
 MANIFEST = "SHA256SUMS"
+SEALED = ("config.yaml", "splits.csv", "rates.csv", "preparation.json")
+"""Files of a reference that its digests are of, beside those in tables/."""
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
 COLUMNS = (
     "kind", "loss", "against", "endpoint", "reference", "found", "difference", "low", "high", "p",
@@ -74,8 +77,29 @@ def chosen(study: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> Tabl
     return Tables(**kept)
 
 
+def sealed_files(folder: Path) -> list[str]:
+    """Names of the files of a reference folder that its ``SHA256SUMS`` has to list."""
+    tables = (file for file in sorted((folder / "tables").rglob("*")) if file.is_file())
+    return [name for name in SEALED if (folder / name).is_file()] + [
+        file.relative_to(folder).as_posix() for file in tables
+    ]
+
+
+def seal(folder: Path) -> None:
+    """Writes the ``SHA256SUMS`` of a reference folder, which ``sha256sum --check`` reads too."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sealed_files(folder)]
+    files.write_text(folder / MANIFEST, "".join(lines))
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def changed_files(folder: Path) -> list[str]:
-    """What in a reference folder is not as its ``SHA256SUMS`` says: one line for each file."""
+    """What in a reference folder is not as its ``SHA256SUMS`` says: one line for each file.
+
+    Raises ``FileNotFoundError`` where the folder has no such list.
+    """
     told, listed = [], set()
     for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines():
         digest, name = line.split(maxsplit=1)
@@ -83,11 +107,10 @@ def changed_files(folder: Path) -> list[str]:
         file = folder / name
         if not file.is_file():
             told.append(f"{name}: missing")
-        elif hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        elif _sha256(file) != digest:
             told.append(f"{name}: changed")
     # a file that nobody listed could be read in place of one that is
-    there = {f"tables/{file.name}" for file in (folder / "tables").iterdir()}
-    return told + [f"{name}: not listed" for name in sorted(there - listed)]
+    return told + [f"{name}: not listed" for name in sealed_files(folder) if name not in listed]
 
 
 def differing_settings(

@@ -17,7 +17,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import downloads, page, provenance, wording
+from workflow.reporting import downloads, failures, page, provenance, wording
 from workflow.reporting.style import (
     FAINT,
     LINE_COLOURS,
@@ -32,6 +32,8 @@ from workflow.reporting.wording import DASH, MINUS
 
 # a number, perhaps with its interval, or the dash where there is none
 NUMBER = re.compile(rf"{DASH}$|[-{MINUS}]?\d[\d.]*(e[-+]\d+)?( \[|$)")
+BEYOND = "no difference that a Dice can have"
+ROUNDING = 1e-9  # of differences that are all the same
 
 
 @dataclass
@@ -117,9 +119,10 @@ def _tables(folder: Path, suffix: str) -> dict[str, pd.DataFrame]:
     }
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, logs: failures.Logs | None = None) -> Path:
     """Writes ``figures/`` and ``report.html`` of an experiment and returns the report's path.
 
+    ``logs`` tells where those of a run lie; where its shards were merged there are none.
     Raises ``FileNotFoundError`` where there are no answers yet.
     """
     folder = Path(folder)
@@ -135,11 +138,15 @@ def build(folder: Path) -> Path:
         caption = chapter.captions[name](experiment)
         pictures[name] = {"source": page.address(svg), "caption": caption}
     environment = page.environment()
-    environment.filters.update(number=wording.number, readable=wording.readable)
+    environment.filters.update(
+        number=wording.number, readable=wording.readable, listing=wording.listing
+    )
     configuration = yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True)
     content = environment.get_template("experiment.html.j2").render(
         experiment=experiment,
         fates=fates(experiment),
+        stopped=failures.stopped(experiment.raw["runs"], logs),
+        gaps=failures.gaps(experiment.config, experiment.raw["runs"]),
         covered=covered(experiment),
         said=chapter.said(experiment),
         detectable=detectable(experiment),
@@ -176,17 +183,9 @@ def fates(experiment: Experiment) -> list[str]:
             said.append(f"{len(rows)} of {_runs(done)} {verb}: {_by_loss(experiment, rows)}.")
     if not said:
         said.append(f"None of {_runs(done)} failed or diverged.")
-    lacking = table[table["missing"] > 0]
-    if len(lacking):
-        of_arms = ""
-        if len(experiment.arms) > 1:
-            of_arms = " of " + wording.shortened(
-                [f"{row.arm} ({row.missing})" for row in lacking.itertuples()]
-            )
-        said.append(
-            f"{lacking['missing'].sum()} of {_runs(int(table['runs'].sum()))} planned are not in "
-            f"these tables{of_arms}."
-        )
+    if lacking := int(table["missing"].sum()):
+        planned = _runs(int(table["runs"].sum()))
+        said.append(f"{lacking} of {planned} planned are not in these tables.")
     return said
 
 
@@ -195,11 +194,11 @@ def _runs(number: int) -> str:
 
 
 def _by_loss(experiment: Experiment, rows: pd.DataFrame) -> str:
-    """Losses and arms of some runs, how many, and the first reason that each gave."""
+    """Losses and arms of some runs, and how many of each."""
     found = []
     for (loss, arm), its in rows.groupby(["loss", "arm"], sort=False):
         place = f" in {arm}" if len(experiment.arms) > 1 else ""
-        found.append(f"{wording.readable(loss)}{place} ({len(its)}; {its['reason'].iloc[0]})")
+        found.append(f"{wording.readable(loss)}{place} ({len(its)})")
     return wording.shortened(found)
 
 
@@ -216,25 +215,56 @@ def detectable(experiment: Experiment) -> str:
     """The difference that the experiment's size lets it see, for both endpoints."""
     table = experiment.comparisons
     table = table[(table["contrast"] == "reference") & (table["loss"] != "all_background")]
-    clauses = []
-    for endpoint, words in (
-        ("mean_dice", "mean Dice"),
-        ("rarest_dice", "Dice of the rarest class"),
-    ):
-        seen = table.loc[table["endpoint"] == endpoint, "minimum_detectable_difference"].dropna()
-        if len(seen):
-            clauses.append(
-                f"{wording.number(seen.median())} in {words} "
-                f"({wording.number(seen.min())} to {wording.number(seen.max())})"
-            )
+    table = table[table["minimum_detectable_difference"].notna()]
+    clauses = [
+        clause
+        for endpoint, words in (
+            ("mean_dice", "mean Dice"),
+            ("rarest_dice", "Dice of the rarest class"),
+        )
+        if (clause := _seen(table[table["endpoint"] == endpoint], words))
+    ]
     if not clauses:
         return ""
+    several = len(experiment.arms) > 1
     reference = wording.readable(str(experiment.config["comparison"]["reference_loss"]))
-    reference += " in the same arm" if len(experiment.arms) > 1 else ""
+    reference += " in the same arm" if several else ""
+    starts = ""
+    if table["seeds"].min() == 1:
+        starts = " and for these starts"
+        starts += " alone where there is one seed" if table["seeds"].max() > 1 else ""
     return (
-        f"With a power of 80 %, before correction, this study finds a difference from {reference} "
-        f"of {' and of '.join(clauses)}: median over the losses, in brackets least and most."
+        f"With a power of 80 %, before correction{starts}, this study finds, against {reference}, "
+        f"{' and '.join(clauses)}: median over the losses{' and arms' if several else ''}, "
+        "in brackets least and most."
     )
+
+
+def _seen(rows: pd.DataFrame, words: str) -> str:
+    """The detectable differences of one endpoint; "" where no comparison varies.
+
+    Two losses that differ equally in every case and run, as where both score zero, have no spread
+    to find a difference in, and no Dice differs from another by more than 1.
+    """
+    every = rows["minimum_detectable_difference"]
+    varying = every[every > ROUNDING]
+    if varying.empty:
+        return ""
+    possible = varying[varying <= 1]
+    if possible.empty:
+        return f"{BEYOND} in {words}"
+    notes = [f"{_size(possible.min())} to {_size(possible.max())}"]
+    if beyond := len(varying) - len(possible):
+        notes.append(f"for {beyond} of {len(varying)} comparisons {BEYOND}")
+    if still := len(every) - len(varying):
+        notes.append(f"without {wording.count(still, 'comparison')} whose difference does not vary")
+    median = varying.median()
+    typical = f"a difference of {_size(median)}" if median <= 1 else BEYOND
+    return f"{typical} in {words} ({'; '.join(notes)})"
+
+
+def _size(difference: float) -> str:
+    return "less than 0.01" if difference < 0.005 else wording.number(difference)
 
 
 def _short_summary(experiment: Experiment) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from workflow.reporting.wording import count, listing, readable
 ORDER = ("failed", "diverged", "total", "partial")
 LOGGED = ("failed", "diverged")
 LINES, CHARACTERS = 20, 4000  # of a log, from its end
+DIGITS = 1e-3  # relative: tables of experiments keep four digits of a rate, names of logs all
+
+Logs = Callable[[str, str], Path]
+"""Arm and loss -> folder of the logs of its runs."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,52 @@ class Missing:
 
     loss: str
     seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """In each of these arms, these seeds of each of these losses have no run."""
+
+    arms: tuple[str, ...]
+    losses: tuple[str, ...]
+    seeds: tuple[int, ...]
+    all_losses: bool
+    """Whether the arms have no other loss."""
+
+    @property
+    def runs(self) -> int:
+        return len(self.arms) * len(self.losses) * len(self.seeds)
+
+
+def gaps(config: Mapping[str, Any], runs: pd.DataFrame) -> list[Gap]:
+    """The runs that an experiment's resolved study plans and its tables do not have.
+
+    Losses of an arm that lack the same seeds stand together, and so do arms with the same gap.
+    """
+    known = set(zip(runs["arm"], runs["loss"], runs["seed"].astype(int), strict=True))
+    found: dict[tuple, list[str]] = {}
+    for arm, (losses, seeds) in _plan(config).items():
+        lacking: dict[tuple[int, ...], list[str]] = {}
+        for loss in losses:
+            without = tuple(seed for seed in seeds if (arm, loss, seed) not in known)
+            if without:
+                lacking.setdefault(without, []).append(loss)
+        for without, of_losses in lacking.items():
+            gap = (tuple(of_losses), without, len(of_losses) == len(losses))
+            found.setdefault(gap, []).append(arm)
+    return [Gap(tuple(arms), *gap) for gap, arms in found.items()]
+
+
+def _plan(config: Mapping[str, Any]) -> dict[str, tuple[list[str], list[int]]]:
+    """Losses and seeds of every arm: of a study without arms, of the only one."""
+    plan = {}
+    for arm, changes in (config["arms"] or {"": {}}).items():
+        own = changes.get("losses", {})
+        # a list chooses from the study's losses, a mapping changes some or adds others
+        losses = own if isinstance(own, list) else dict.fromkeys([*config["losses"], *own])
+        seeds = changes.get("seeds", config["seeds"])
+        plan[arm] = [str(loss) for loss in losses], [int(seed) for seed in seeds]
+    return plan
 
 
 def missing(study: Study) -> list[Missing]:
@@ -88,6 +140,17 @@ def troubled(study: Study, logs: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (ORDER.index(row["outcome"]), row["loss"], row["seed"]))
 
 
+def stopped(runs: pd.DataFrame, logs: Logs | None) -> list[dict[str, Any]]:
+    """Runs of an experiment that failed or diverged, failed ones first, with the end of their log.
+
+    Without ``logs``, or where they do not lie, an excerpt is empty.
+    """
+    found = runs[runs["status"].isin(LOGGED)].to_dict("records")
+    for row in found:
+        row["excerpt"] = excerpt(logs(row["arm"], row["loss"]), row) if logs else ""
+    return sorted(found, key=lambda row: LOGGED.index(row["status"]))
+
+
 def excerpt(logs: Path, run: dict[str, Any] | pd.Series) -> str:
     """The last lines of a run's log; empty where the folder of the logs has none of it."""
     logs = logs / "train" / str(run["dataset"])
@@ -96,14 +159,14 @@ def excerpt(logs: Path, run: dict[str, Any] | pd.Series) -> str:
         if not (file.name.startswith(start) and file.name.endswith(end)):
             continue
         rate = file.name[len(start) : len(file.name) - len(end)]
-        if _number(rate) == run["learning_rate"]:
+        if math.isclose(_number(rate), run["learning_rate"], rel_tol=DIGITS):
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             return "\n".join(lines[-LINES:])[-CHARACTERS:].strip()
     return ""
 
 
-def _number(word: str) -> float | None:
+def _number(word: str) -> float:
     try:
         return float(word)
     except ValueError:
-        return None
+        return math.nan

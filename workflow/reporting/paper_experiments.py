@@ -108,10 +108,7 @@ def shard(its: Experiment) -> str:
     where = ""
     if len(arms) < len([arm for arm in its.arms if arm]):
         where = f" of the {'arm' if len(arms) == 1 else 'arms'} {listing(arms)}"
-    return (
-        f"These tables are a shard: {planned - missing} of {planned} planned runs, "
-        f"seeds {seeds}{where}."
-    )
+    return f"Part of the planned runs: {planned - missing} of {planned}, seeds {seeds}{where}."
 
 
 def headline(name: str, its: Experiment) -> str:
