@@ -3,6 +3,10 @@
 Everything random comes from two generators, of places and of augmentation, and is drawn before any
 array is touched; no loss, no network and no device has a say. Two runs with the same seeds
 therefore see the same patches, and `PatchSampler.sha256` proves it.
+
+Patches are cut where the memory maps are, on the host, and augmented where they are trained on.
+Volumes are not kept on the device: each run on a GPU would hold its own copy, and memory would grow
+with the number of cases. What crosses in a step is one batch, a byte for each label.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +41,7 @@ class _Draw:
 class PatchSampler:
     """An endless iterator of batches: images (B, C, *patch) float32, labels (B, *patch) int64.
 
-    Each patch comes from a case drawn uniformly. With probability `foreground_share` it is centred
+    Both are on the device, with the same values whatever it is. Each patch comes from a case drawn uniformly. With probability `foreground_share` it is centred
     on a foreground voxel, as in nnU-Net: first a class is drawn among those that the case has, then
     a voxel of it, since drawing among all voxels would favour the large class. Otherwise, and in a
     case without foreground, its place is uniform. A patch never leaves the volume; where the volume
@@ -44,7 +49,7 @@ class PatchSampler:
 
     Args:
         images: arrays (C, x, y, z), float32; memory maps are welcome.
-        labels: arrays (x, y, z) of classes, 0 is the background.
+        labels: arrays (x, y, z) of classes, uint8, 0 is the background.
         foreground: of each case the flat indices of some voxels of each foreground class it has.
             None of the three sequences is read before a patch needs the case, so they may open
             their files when asked.
@@ -56,6 +61,7 @@ class PatchSampler:
             in units of the prepared images' standard deviation. 0 is off.
         order_seed: of cases and places.
         augmentation_seed: of flips and jitter; places stay where they are whatever is augmented.
+        device: where the batches are augmented and given.
 
     Raises:
         ValueError: no cases, or images and labels that do not fit one another.
@@ -73,6 +79,7 @@ class PatchSampler:
         intensity: float,
         order_seed: int,
         augmentation_seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         if not images or not len(images) == len(labels) == len(foreground):
             raise ValueError(
@@ -87,6 +94,7 @@ class PatchSampler:
         self._foreground_share = foreground_share
         self._flips = flips
         self._intensity = intensity
+        self._device = torch.device(device)
         self._order = np.random.default_rng(order_seed)
         self._augmentation = np.random.default_rng(augmentation_seed)
         self._digest = hashlib.sha256().hexdigest()
@@ -118,12 +126,28 @@ class PatchSampler:
         records = b"".join(draw.record() for draw in draws)
         # A chain of digests, not one running hash: a checkpoint can hold the last link.
         self._digest = hashlib.sha256(bytes.fromhex(self._digest) + records).hexdigest()
+        # the host need not wait for a copy to a GPU if it is from pinned memory
+        pinned = self._device.type == "cuda"
+        empty = partial(torch.empty, pin_memory=pinned)
         channels = len(draws[0].scale)
-        images = np.empty((self._batch_size, channels, *self._patch_size), dtype=np.float32)
-        labels = np.zeros((self._batch_size, *self._patch_size), dtype=np.int64)
-        for image, label, draw in zip(images, labels, draws, strict=True):
+        images = empty(self._batch_size, channels, *self._patch_size)
+        labels = empty(self._batch_size, *self._patch_size, dtype=torch.uint8)
+        jitter = empty(self._batch_size, 2, channels)
+        arrays = (tensor.numpy() for tensor in (images, labels, jitter))
+        for draw, image, label, factors in zip(draws, *arrays, strict=True):
             self._cut(draw, image, label)
-        return torch.from_numpy(images), torch.from_numpy(labels)
+            factors[:] = draw.scale, draw.shift
+        images, labels, jitter = (
+            tensor.to(self._device, non_blocking=pinned) for tensor in (images, labels, jitter)
+        )
+        for draw, image, label in zip(draws, images, labels, strict=True):
+            if flipped := [axis for axis, flip in enumerate(draw.flips, -3) if flip]:
+                image.copy_(image.flip(flipped))
+                label.copy_(label.flip(flipped))
+        if self._intensity:
+            scale, shift = jitter[..., None, None, None].unbind(1)
+            images.mul_(scale).add_(shift)
+        return images, labels.long()
 
     def _draw(self) -> _Draw:
         rng, patch = self._order, self._patch_size
@@ -149,7 +173,7 @@ class PatchSampler:
         return _Draw(case, tuple(corner), flips, 1 + scale, shift)
 
     def _cut(self, draw: _Draw, image: np.ndarray, label: np.ndarray) -> None:
-        """Fill one patch, image (C, *patch) and label (*patch) of zeros, in place."""
+        """Fill one patch as it lies in its volume, image (C, *patch) and label (*patch)."""
         source, target = [], []
         for corner, length, size in zip(
             draw.corner, self._shape(draw.case)[1:], self._patch_size, strict=True
@@ -157,17 +181,12 @@ class PatchSampler:
             start, stop = max(corner, 0), min(corner + size, length)
             source.append(slice(start, stop))
             target.append(slice(start - corner, stop - corner))
-        flipped = tuple(axis for axis, flip in enumerate(draw.flips) if flip)
         volume = self._images[draw.case]
         if any(n < p for n, p in zip(volume.shape[1:], self._patch_size, strict=True)):
             image[:] = self._minimum(draw.case, volume)[:, None, None, None]
-        # Flipping the target view writes the patch mirrored without a copy.
-        mirrored = np.flip(image, tuple(axis + 1 for axis in flipped))
-        mirrored[:, *target] = volume[:, *source]
-        np.flip(label, flipped)[*target] = self._labels[draw.case][*source]
-        if self._intensity:
-            image *= draw.scale.astype(np.float32)[:, None, None, None]
-            image += draw.shift.astype(np.float32)[:, None, None, None]
+            label[:] = 0
+        image[:, *target] = volume[:, *source]
+        label[*target] = self._labels[draw.case][*source]
 
     def _shape(self, case: int) -> tuple[int, ...]:
         """(C, x, y, z) of a case, looked up once."""
