@@ -4,9 +4,10 @@ Everything random comes from two generators, of places and of augmentation, and 
 array is touched; no loss, no network and no device has a say. Two runs with the same seeds
 therefore see the same patches, and `PatchSampler.sha256` proves it.
 
-Patches are cut where the memory maps are, on the host, and augmented where they are trained on.
-Volumes are not kept on the device: each run on a GPU would hold its own copy, and memory would grow
-with the number of cases. What crosses in a step is one batch, a byte for each label.
+Patches are cut on the host, where the memory maps are, and mirrored in the same write; intensities
+are changed where they are trained on. Volumes are not kept on the device: memory would grow with
+the number of cases, and each of the runs that share a GPU would hold its own copy. What crosses in
+a step is one batch, a byte for each label.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class _Draw:
 class PatchSampler:
     """An endless iterator of batches: images (B, C, *patch) float32, labels (B, *patch) int64.
 
-    Both are on the device, with the same values whatever it is. Each patch comes from a case drawn uniformly. With probability `foreground_share` it is centred
+    Each patch comes from a case drawn uniformly. With probability `foreground_share` it is centred
     on a foreground voxel, as in nnU-Net: first a class is drawn among those that the case has, then
     a voxel of it, since drawing among all voxels would favour the large class. Otherwise, and in a
     case without foreground, its place is uniform. A patch never leaves the volume; where the volume
@@ -61,7 +62,7 @@ class PatchSampler:
             in units of the prepared images' standard deviation. 0 is off.
         order_seed: of cases and places.
         augmentation_seed: of flips and jitter; places stay where they are whatever is augmented.
-        device: where the batches are augmented and given.
+        device: where batches are given, and their intensities changed.
 
     Raises:
         ValueError: no cases, or images and labels that do not fit one another.
@@ -140,10 +141,6 @@ class PatchSampler:
         images, labels, jitter = (
             tensor.to(self._device, non_blocking=pinned) for tensor in (images, labels, jitter)
         )
-        for draw, image, label in zip(draws, images, labels, strict=True):
-            if flipped := [axis for axis, flip in enumerate(draw.flips, -3) if flip]:
-                image.copy_(image.flip(flipped))
-                label.copy_(label.flip(flipped))
         if self._intensity:
             scale, shift = jitter[..., None, None, None].unbind(1)
             images.mul_(scale).add_(shift)
@@ -173,7 +170,7 @@ class PatchSampler:
         return _Draw(case, tuple(corner), flips, 1 + scale, shift)
 
     def _cut(self, draw: _Draw, image: np.ndarray, label: np.ndarray) -> None:
-        """Fill one patch as it lies in its volume, image (C, *patch) and label (*patch)."""
+        """Fill one patch, image (C, *patch) and label (*patch), in place."""
         source, target = [], []
         for corner, length, size in zip(
             draw.corner, self._shape(draw.case)[1:], self._patch_size, strict=True
@@ -181,12 +178,14 @@ class PatchSampler:
             start, stop = max(corner, 0), min(corner + size, length)
             source.append(slice(start, stop))
             target.append(slice(start - corner, stop - corner))
+        flipped = tuple(axis for axis, flip in enumerate(draw.flips, -3) if flip)
         volume = self._images[draw.case]
         if any(n < p for n, p in zip(volume.shape[1:], self._patch_size, strict=True)):
             image[:] = self._minimum(draw.case, volume)[:, None, None, None]
             label[:] = 0
-        image[:, *target] = volume[:, *source]
-        label[*target] = self._labels[draw.case][*source]
+        # Flipping the target view writes the patch mirrored without a copy.
+        np.flip(image, flipped)[:, *target] = volume[:, *source]
+        np.flip(label, flipped)[*target] = self._labels[draw.case][*source]
 
     def _shape(self, case: int) -> tuple[int, ...]:
         """(C, x, y, z) of a case, looked up once."""
