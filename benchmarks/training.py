@@ -1,15 +1,18 @@
 """Our training beside the ordinary MONAI way: steps a second, share of the peak, overhead of a run.
 
     python -m benchmarks.training            # some minutes; writes training.csv beside itself
+    python -m benchmarks.training --device cuda                  # the same, training_cuda.csv
 
 Both train the network of the default study from the same weights, on the same cases, patch size
-and batch, with Dice + CE, AdamW and the one-cycle schedule, on one thread. They take turns, a few
-steps each, and so does a large matrix product, whose speed is called the machine's peak.
+and batch, with Dice + CE, AdamW and the one-cycle schedule, on one thread, in the precision that
+the workflow has on the device. They take turns, a few steps each, and so does a large matrix
+product, whose speed is called the machine's peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import resource
 import subprocess
@@ -52,8 +55,23 @@ TABLE, CURVES = HERE / "training.csv", HERE / "training_curves.csv"
 LOSS, SEED = "dice_ce", 1
 CHUNK = 10
 LONG = 3000
-PRODUCT = 1024
-"""Side of the matrices whose product measures the machine."""
+PRODUCT = {"cpu": 1024, "cuda": 8192}
+"""Side of the matrices whose product measures the machine: long enough to fill it."""
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds: of the CPU if it does the work, else of the wall, once the device has no more to do.
+
+    With one thread the CPU's are what the wall would show on a machine with nothing else to do.
+    """
+    if device.type == "cpu":
+        return time.process_time
+
+    def seconds() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return seconds
 
 
 class Data(NamedTuple):
@@ -97,10 +115,11 @@ class Ours:
 
 
 class Monai:
-    """What MONAI's tutorials do: dictionary transforms, cache, loader, channels first."""
+    """What MONAI's tutorials do: dictionary transforms, cache, loader, channels first, autocast."""
 
     def __init__(self, settings: RunSettings, data: Data, rate: float):
         training = settings.training
+        self.device = networks.accelerator(training.accelerator)
         keys = ["image", "label"]
         load_case = [
             LoadImaged(keys), EnsureChannelFirstd(keys),
@@ -125,8 +144,9 @@ class Monai:
         self.held_out = CacheDataset(data.items("validation"), Compose(load_case), progress=False)
         classes = len(data.prepared.classes)
         self.network = networks.build(
-            len(data.prepared.channels), classes, seed=SEED, **settings.network.model_dump()
-        )
+            len(data.prepared.channels), classes,
+            seed=Run(LOSS, rate, SEED).seeds()["initialisation"], **settings.network.model_dump(),
+        ).to(self.device)  # fmt: skip
         self.loss = DiceCELoss(to_onehot_y=True, softmax=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=rate, weight_decay=training.weight_decay
@@ -149,7 +169,9 @@ class Monai:
         for _ in range(count):
             batch = next(self.batches)
             self.optimizer.zero_grad()
-            value = self.loss(self.network(batch["image"]), batch["label"])
+            images, labels = (batch[key].to(self.device) for key in ("image", "label"))
+            with networks.autocast(self.device):
+                value = self.loss(self.network(images), labels)
             value.backward()
             self.optimizer.step()
             self.schedule.step()
@@ -160,23 +182,29 @@ class Monai:
         self.score.reset()
         with torch.no_grad():
             for batch in DataLoader(self.held_out, batch_size=1):
-                logits = sliding_window_inference(batch["image"], self.window, 4, self.network)
+                images, labels = (batch[key].to(self.device) for key in ("image", "label"))
+                with networks.autocast(self.device):
+                    logits = sliding_window_inference(images, self.window, 4, self.network)
                 self.score(
                     [self.prediction(item) for item in decollate_batch(logits)],
-                    [self.reference(item) for item in decollate_batch(batch["label"])],
+                    [self.reference(item) for item in decollate_batch(labels)],
                 )
         # of each class over the cases that have it, then over the classes, as ours
         return float(self.score.get_buffer().nanmean(0).nanmean())
 
 
-def product(side: int = PRODUCT) -> Callable[[], float]:
-    """A function that multiplies two matrices and gives the operations a CPU second."""
-    left, right = torch.rand(2, side, side)
+WAYS = {"ours": Ours, "monai": Monai}
+
+
+def product(device: torch.device) -> Callable[[], float]:
+    """A function that multiplies two matrices and gives the operations a second."""
+    side, seconds = PRODUCT[device.type], clock(device)
+    left, right = torch.rand(2, side, side, dtype=networks.precision(device), device=device)
 
     def run() -> float:
-        begin = time.process_time()
+        begin = seconds()
         torch.mm(left, right)
-        return 2 * side**3 / (time.process_time() - begin)
+        return 2 * side**3 / (seconds() - begin)
 
     return run
 
@@ -192,23 +220,38 @@ def write_data(study: Study, folder: Path) -> Data:
 def race(settings: RunSettings, data: Data, rate: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row for each round, and both validation curves.
 
-    A round is a few steps of each and a matrix product. Times are those of the CPU: with one
-    thread that is what the wall would show on a machine with nothing else to do.
+    A round is a few steps of each and a matrix product, in seconds of :func:`clock`.
     """
     training = settings.training
-    rivals = {"ours": Ours(settings, data, rate), "monai": Monai(settings, data, rate)}
-    speed, rounds, curves = product(), [], []
+    device = networks.accelerator(training.accelerator)
+    rivals = {name: way(settings, data, rate) for name, way in WAYS.items()}
+    seconds, speed, rounds, curves = clock(device), product(device), [], []
     for index, done in enumerate(range(0, training.steps, CHUNK)):
         row = {"peak": speed()}
         for name in list(rivals)[:: 1 if index % 2 else -1]:
-            begin = time.process_time()
+            begin = seconds()
             rivals[name].steps(CHUNK)
-            row[name] = (time.process_time() - begin) / CHUNK
+            row[name] = (seconds() - begin) / CHUNK
         rounds.append(row)
         if (done + CHUNK) % training.validate_every == 0:
             for name, rival in rivals.items():
                 curves.append((name, done + CHUNK, rival.validate()))
     return pd.DataFrame(rounds), pd.DataFrame(curves, columns=["way", "step", "dice"])
+
+
+def peak_memory(way: type[Ours | Monai], settings: RunSettings, data: Data, rate: float) -> float:
+    """MiB of a GPU that one way holds at its peak, alone, in some steps and a validation.
+
+    To be called after :func:`race`: then what CUDA's libraries keep for themselves is there before
+    either way, and counted for neither.
+    """
+    gc.collect()  # of another way, whose parts hold one another
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    alone = way(settings, data, rate)
+    alone.steps(CHUNK)
+    alone.validate()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def busiest(settings: RunSettings, data: Data, rate: float, steps: int = 20) -> pd.Series:
@@ -269,14 +312,27 @@ def overhead(study: Study, data: Data, step: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def run_rows(settings: RunSettings, study: Study, data: Data, rate: float, step: float) -> list:
+    """Of the CPU: what holds a step, and what a run spends beside its steps."""
+    shares = busiest(settings, data, rate)
+    rows = [("step_share", operator, value) for operator, value in shares.items() if value > 0.005]
+    for part in overhead(study, data, step).to_dict("records"):
+        steps, whole = int(part.pop("steps")), sum(part.values())
+        rows += [(f"run_share_{steps}_steps", name, value / whole) for name, value in part.items()]
+        rows.append((f"overhead_{steps}_steps", "", 1 - part["training"] / whole))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=200, help="of each (default 200)")
     parser.add_argument("--subjects", type=int, default=40, help="of the phantom (default 40)")
+    parser.add_argument("--device", choices=PRODUCT, default="cpu", help="default cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    study = load(HERE.parent / "config" / "default.yaml")
-    changes = {"dataset": {"phantom": {"subjects": options.subjects}}}
+    here = {"training": {"accelerator": options.device}}
+    study = load(HERE.parent / "config" / "default.yaml", here)
+    changes = here | {"dataset": {"phantom": {"subjects": options.subjects}}}
     small = load(HERE.parent / "config" / "default.yaml", changes)
     training = study.training.model_copy(
         update={"steps": options.steps, "validate_every": max(CHUNK, options.steps // 4)}
@@ -286,8 +342,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         data = write_data(small, Path(name))
         rounds, curves = race(settings, data, rate)
-        shares = busiest(settings, data, rate)
-        parts = overhead(study, data, rounds["ours"].median())
+        if options.device == "cpu":
+            further = run_rows(settings, study, data, rate, rounds["ours"].median())
+        else:
+            further = [
+                ("peak_memory_mib", name, peak_memory(way, settings, data, rate))
+                for name, way in WAYS.items()
+            ]
     traced = needs.step(
         study.network, len(data.prepared.channels), len(data.prepared.classes),
         training.batch_size, training.patch_size,
@@ -301,15 +362,12 @@ def main() -> None:
         ("gigaflops", "matrix product", rounds["peak"].median() / 1e9),
         ("gigaflops", "ours", (traced.operations / rounds["ours"]).median() / 1e9),
         ("share_of_peak", "ours", share.median()),
-        *(("step_share", operator, value) for operator, value in shares.items() if value > 0.005),
+        *further,
     ]
-    for part in parts.to_dict("records"):
-        steps, whole = int(part.pop("steps")), sum(part.values())
-        rows += [(f"run_share_{steps}_steps", name, value / whole) for name, value in part.items()]
-        rows.append((f"overhead_{steps}_steps", "", 1 - part["training"] / whole))
     table = pd.DataFrame(rows, columns=["quantity", "of", "value"])
-    files.write_table(TABLE, table)
-    files.write_table(CURVES, curves)
+    for place, found in ((TABLE, table), (CURVES, curves)):
+        suffix = "" if options.device == "cpu" else f"_{options.device}"
+        files.write_table(place.with_stem(place.stem + suffix), found)
     print(table.to_string(), curves.to_string(), sep="\n")
 
 

@@ -180,6 +180,27 @@ def test_jitter_is_a_scale_and_a_shift_of_each_channel() -> None:
     assert drawn[:, 0].std() > 0.03
 
 
+def test_jitter_multiplies_then_adds_in_single_precision() -> None:
+    drawn = np.random.default_rng(0)
+    batches = zip(take(sampler(), 5), take(sampler(intensity=0.0), 5), strict=True)
+    for (changed, _), (plain, _) in batches:
+        for image, before in zip(changed.numpy(), plain.numpy(), strict=True):
+            drawn.random(3)
+            change = 0.1 * drawn.uniform(-1, 1, size=(2, 2)) + [[1], [0]]
+            scale, shift = change.astype(np.float32)[..., None, None, None]
+            assert np.array_equal(image, before * scale + shift)
+
+
+def test_batches_are_on_the_device_and_the_order_does_not_depend_on_it() -> None:
+    # "meta" knows no numbers: nothing of the host may be mixed in once a batch has left it
+    here, there = sampler(volumes(1, (5, 5, 5))), sampler(volumes(1, (5, 5, 5)), device="meta")
+    for batch, other in zip(take(here, 5), take(there, 5), strict=True):
+        for one, two in zip(batch, other, strict=True):
+            assert (one.device.type, two.device.type) == ("cpu", "meta")
+            assert (one.shape, one.dtype) == (two.shape, two.dtype)
+    assert here.sha256 == there.sha256
+
+
 def test_small_volumes_are_padded_with_minimum_and_background() -> None:
     images, labels = volumes(1, (20, 12, 7))
     images[0][1] -= 5e5

@@ -3,6 +3,11 @@
 Everything random comes from two generators, of places and of augmentation, and is drawn before any
 array is touched; no loss, no network and no device has a say. Two runs with the same seeds
 therefore see the same patches, and `PatchSampler.sha256` proves it.
+
+Patches are cut on the host, where the memory maps are, and mirrored in the same write; intensities
+are changed where they are trained on. Volumes are not kept on the device: memory would grow with
+the number of cases, and each of the runs that share a GPU would hold its own copy. What crosses in
+a step is one batch, a byte for each label.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +50,7 @@ class PatchSampler:
 
     Args:
         images: arrays (C, x, y, z), float32; memory maps are welcome.
-        labels: arrays (x, y, z) of classes, 0 is the background.
+        labels: arrays (x, y, z) of classes, uint8, 0 is the background.
         foreground: of each case the flat indices of some voxels of each foreground class it has.
             None of the three sequences is read before a patch needs the case, so they may open
             their files when asked.
@@ -56,6 +62,7 @@ class PatchSampler:
             in units of the prepared images' standard deviation. 0 is off.
         order_seed: of cases and places.
         augmentation_seed: of flips and jitter; places stay where they are whatever is augmented.
+        device: where batches are given, and their intensities changed.
 
     Raises:
         ValueError: no cases, or images and labels that do not fit one another.
@@ -73,6 +80,7 @@ class PatchSampler:
         intensity: float,
         order_seed: int,
         augmentation_seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         if not images or not len(images) == len(labels) == len(foreground):
             raise ValueError(
@@ -87,6 +95,7 @@ class PatchSampler:
         self._foreground_share = foreground_share
         self._flips = flips
         self._intensity = intensity
+        self._device = torch.device(device)
         self._order = np.random.default_rng(order_seed)
         self._augmentation = np.random.default_rng(augmentation_seed)
         self._digest = hashlib.sha256().hexdigest()
@@ -118,12 +127,24 @@ class PatchSampler:
         records = b"".join(draw.record() for draw in draws)
         # A chain of digests, not one running hash: a checkpoint can hold the last link.
         self._digest = hashlib.sha256(bytes.fromhex(self._digest) + records).hexdigest()
+        # the host need not wait for a copy to a GPU if it is from pinned memory
+        pinned = self._device.type == "cuda"
+        empty = partial(torch.empty, pin_memory=pinned)
         channels = len(draws[0].scale)
-        images = np.empty((self._batch_size, channels, *self._patch_size), dtype=np.float32)
-        labels = np.zeros((self._batch_size, *self._patch_size), dtype=np.int64)
-        for image, label, draw in zip(images, labels, draws, strict=True):
+        images = empty(self._batch_size, channels, *self._patch_size)
+        labels = empty(self._batch_size, *self._patch_size, dtype=torch.uint8)
+        jitter = empty(self._batch_size, 2, channels)
+        arrays = (tensor.numpy() for tensor in (images, labels, jitter))
+        for draw, image, label, factors in zip(draws, *arrays, strict=True):
             self._cut(draw, image, label)
-        return torch.from_numpy(images), torch.from_numpy(labels)
+            factors[:] = draw.scale, draw.shift
+        images, labels, jitter = (
+            tensor.to(self._device, non_blocking=pinned) for tensor in (images, labels, jitter)
+        )
+        if self._intensity:
+            scale, shift = jitter[..., None, None, None].unbind(1)
+            images.mul_(scale).add_(shift)
+        return images, labels.long()
 
     def _draw(self) -> _Draw:
         rng, patch = self._order, self._patch_size
@@ -149,7 +170,7 @@ class PatchSampler:
         return _Draw(case, tuple(corner), flips, 1 + scale, shift)
 
     def _cut(self, draw: _Draw, image: np.ndarray, label: np.ndarray) -> None:
-        """Fill one patch, image (C, *patch) and label (*patch) of zeros, in place."""
+        """Fill one patch, image (C, *patch) and label (*patch), in place."""
         source, target = [], []
         for corner, length, size in zip(
             draw.corner, self._shape(draw.case)[1:], self._patch_size, strict=True
@@ -157,17 +178,14 @@ class PatchSampler:
             start, stop = max(corner, 0), min(corner + size, length)
             source.append(slice(start, stop))
             target.append(slice(start - corner, stop - corner))
-        flipped = tuple(axis for axis, flip in enumerate(draw.flips) if flip)
+        flipped = tuple(axis for axis, flip in enumerate(draw.flips, -3) if flip)
         volume = self._images[draw.case]
         if any(n < p for n, p in zip(volume.shape[1:], self._patch_size, strict=True)):
             image[:] = self._minimum(draw.case, volume)[:, None, None, None]
+            label[:] = 0
         # Flipping the target view writes the patch mirrored without a copy.
-        mirrored = np.flip(image, tuple(axis + 1 for axis in flipped))
-        mirrored[:, *target] = volume[:, *source]
+        np.flip(image, flipped)[:, *target] = volume[:, *source]
         np.flip(label, flipped)[*target] = self._labels[draw.case][*source]
-        if self._intensity:
-            image *= draw.scale.astype(np.float32)[:, None, None, None]
-            image += draw.shift.astype(np.float32)[:, None, None, None]
 
     def _shape(self, case: int) -> tuple[int, ...]:
         """(C, x, y, z) of a case, looked up once."""

@@ -25,7 +25,7 @@ def batches(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
 
 
 def predict(
-    network: torch.nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
     shapes: Mapping[str, tuple[int, ...]],
     image: Callable[[str], torch.Tensor],
     *,
@@ -35,14 +35,10 @@ def predict(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields ``(case, logits)``: (C, x, y, z) float32 on ``device``.
 
-    ``image(case)`` gives (channels, x, y, z) float32. Cases of one shape share a batch: a single
-    volume is slower on a CPU, because a batch of one has no definite channels-last layout.
+    ``forward`` gives the logits (B, C, *window) float32 of windows (B, channels, *window) on
+    ``device``, and ``image(case)`` (channels, x, y, z) float32. Cases of one shape share a batch: a
+    single volume is slower on a CPU, because a batch of one has no definite channels-last layout.
     """
-    network.eval()
-
-    def forward(batch: torch.Tensor) -> torch.Tensor:
-        return network(batch.contiguous(memory_format=torch.channels_last_3d)).float()
-
     for batch in batches(shapes):
         volumes = torch.stack([image(case) for case in batch]).to(device)
         with torch.inference_mode():

@@ -68,3 +68,18 @@ def accelerator(wish: str = "auto") -> torch.device:
     if not available[wish]:
         raise StudyError(f"training.accelerator: this machine has no '{wish}'")
     return torch.device(wish)
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """The type in which the layers compute: bfloat16 on CUDA, elsewhere float32.
+
+    A CPU that has bfloat16 stays with float32 too, so that its numbers are those of one that has
+    not.
+    """
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """The context of a forward pass in the device's :func:`precision`; weights stay float32."""
+    dtype = precision(device)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)

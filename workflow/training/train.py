@@ -230,6 +230,8 @@ class Trainer:
         ]
         with blaming_the_loss():
             self.loss = objective.create(settings.loss, voxels)
+            if isinstance(self.loss, torch.nn.Module):
+                self.loss.to(self.device)  # a user's may have buffers
         total = sum(voxels)
         self.network = networks.build(
             len(prepared.channels),
@@ -264,6 +266,7 @@ class Trainer:
             intensity=training.intensity_jitter,
             order_seed=self.seeds["order"],
             augmentation_seed=self.seeds["augmentation"],
+            device=self.device,
         )
 
     def fit(
@@ -342,7 +345,7 @@ class Trainer:
         started = time.perf_counter()
         try:
             while self.step < until:
-                images, labels = (tensor.to(self.device) for tensor in next(batches))
+                images, labels = next(batches)
                 logits = self._logits(images)
                 value = self._loss(logits, labels)
                 if not math.isfinite(value.item()):
@@ -383,10 +386,9 @@ class Trainer:
         return every > 0 and self.step % every == 0
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The forward pass of training and prediction; float32, whatever the layers compute in."""
         images = images.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"
-        ):
+        with networks.autocast(self.device):
             return self.network(images).float()
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -397,7 +399,7 @@ class Trainer:
 
     def _loss_seconds(self, batch: tuple[torch.Tensor, torch.Tensor], repeats: int = 5) -> float:
         """Seconds that the loss alone takes, forward and backward, on the logits of a batch."""
-        images, labels = (tensor.to(self.device) for tensor in batch)
+        images, labels = batch
         self.network.eval()  # else the batch would move the running means that are scored next
         with torch.no_grad():
             logits = self._logits(images)
@@ -415,8 +417,9 @@ class Trainer:
     def _predictions(self, split: Sequence[PreparedCase]) -> Iterator[tuple]:
         """``(case, logits)`` of every case of a split, or of a batch of it."""
         cases = {case.name: case for case in split}
+        self.network.eval()
         for name, logits in predict(
-            self.network,
+            self._logits,
             {name: case.shape for name, case in cases.items()},
             lambda name: torch.from_numpy(np.array(self.prepared.image(cases[name]))),
             window=self.geometry.window,
