@@ -1,7 +1,9 @@
 """What the pages on absence and imbalance say and draw: they follow their tables."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -117,6 +119,20 @@ def test_absence_sums_up_what_batches_change(absence_folder):
         middle = absence.signed(its["difference"].median())
         assert f"at equal {budget} by {middle}" in sentence
         assert f"of {len(its)} differences" in sentence
+
+
+def test_every_difference_between_batches_lies_in_its_panel(absence_folder):
+    """The panels share an axis: the last one must not cut it for the others."""
+    experiment = report.read(absence_folder)
+    whole = experiment.answers["batches"].query("prevalence == 1")
+    table = pd.concat(
+        whole.assign(prevalence=share, difference=gap, low=gap, high=gap)
+        for share, gap in ((0.25, 0.9), (1.0, -0.9))
+    )
+    changed = replace(experiment, answers=experiment.answers | {"batches": table})
+    for axis in absence.draw_batches(changed).axes:
+        low, high = axis.get_xlim()
+        assert low < -0.9 and high > 0.9
 
 
 def test_absence_of_the_other_classes_is_admitted(absence_folder):

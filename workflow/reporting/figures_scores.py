@@ -156,8 +156,11 @@ def draw_collapse(study: Study) -> Figure:
     grid.set_title("outcome of each run")
     loss_axis(grid, labels)
     grid.grid(False)
+    seen = {study.outcome(run) for _, run in runs.iterrows()}
     handles: list[Artist] = [
-        Patch(color=OUTCOMES[key][0], label=OUTCOMES[key][1]) for key in OUTCOMES
+        Patch(color=colour, label=words)
+        for outcome, (colour, words) in OUTCOMES.items()
+        if outcome in seen
     ]
     alarms.set_title("false structures where the class is absent")
     alarms.set_xlabel("share of absent cases with a false structure")
