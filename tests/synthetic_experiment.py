@@ -88,7 +88,8 @@ def _run(key: dict, arm: Study) -> dict:
         **key, "dataset": arm.dataset.name, "status": "ok", "reason": "",
         "steps": arm.training.steps, "best_step": arm.training.steps, "seconds": 30.0,
         "seconds_per_step": 0.03, "peak_memory_mib": 600.0, "commit": "0a1b2c3",
-        "torch": "2.13.0",
+        "torch": "2.13.0", "initial_weights_sha256": f"weights {key['seed']}",
+        "patch_order_sha256": f"patches {key['seed']}",
     }  # fmt: skip
 
 

@@ -113,6 +113,26 @@ def test_a_run_in_two_shards_is_named(path, whole):
         merge(load(path), shards)
 
 
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        ("initial_weights_sha256", "started from other weights"),
+        ("patch_order_sha256", "saw other patches"),
+    ],
+)
+def test_losses_of_one_seed_that_did_not_start_alike_are_no_pairs(path, whole, column, what):
+    first, second = (shard(path, whole, losses=[loss]) for loss in ("dice", "dice_ce"))
+    runs = second.raw["runs"]
+    runs[column] = runs[column] + " of another version"
+    message = f"seed 1: .* {what} than .*versions of the code"
+    with pytest.raises(StudyError, match=message):
+        merge(load(path), [first, second])
+    # a run that diverged has not seen all patches
+    runs["status"] = "diverged"
+    if column == "patch_order_sha256":
+        merge(load(path), [first, second])
+
+
 def test_shards_of_different_data_are_refused(path, whole):
     first, second = shard(path, whole, seeds=[1]), shard(path, whole, seeds=[2])
     its = second.raw["dataset"]

@@ -143,7 +143,9 @@ def merge(study: Study, shards: Sequence[Shard]) -> Table:
     """The raw tables of a study from those of its shards: what one :func:`collect` would give.
 
     Raises ``StudyError`` when a run stands in two shards or is none of the study, when it was made
-    with other settings than the study's, or when shards differ in the data or splits of an arm.
+    with other settings than the study's, or when shards differ in the data or splits of an arm or
+    in what the losses of one seed started from and saw: shards of versions of the code whose seeds
+    mean something else would be compared in pairs that are none.
     """
     faults = [fault for shard in shards for fault in _faults(study, shard)]
     if faults:
@@ -160,9 +162,25 @@ def merge(study: Study, shards: Sequence[Shard]) -> Table:
         raise StudyError(
             f"{_named(next(twice.itertuples()))}: this run stands in two shards ({len(twice)} such)"
         )
+    _check_pairs(runs)
     return {"arms": arm_table(study)} | {
         name: _in_order(table, study) for name, table in raw.items() if name != "arms"
     }
+
+
+def _check_pairs(runs: pd.DataFrame) -> None:
+    for column, what, rows in (
+        ("initial_weights_sha256", "started from other weights", runs),
+        ("patch_order_sha256", "saw other patches", runs[runs["status"] == "ok"]),
+    ):
+        for (arm, seed), its in rows.dropna(subset=[column]).groupby(["arm", "seed"]):
+            first = its.iloc[0]
+            other = its[its[column] != first[column]]
+            if len(other):
+                raise StudyError(
+                    f"arm '{arm}', seed {seed}: {other['loss'].iloc[0]} {what} than "
+                    f"{first['loss']}; were the shards made by different versions of the code?"
+                )
 
 
 def _faults(study: Study, shard: Shard) -> Iterator[str]:
