@@ -183,7 +183,7 @@ def test_what_no_shard_holds_is_told(shards, caplog):
     assert merge(shards, "shard-2") == 0
     assert "arm a: 2 of 4 runs are in no shard" in caplog.text
     page = (shards / "whole" / "report.html").read_text()
-    assert "4 of 8 runs planned are not in these tables of a (2) and b (2)." in page
+    assert "4 of 8 runs planned are not in these tables." in page
 
 
 @pytest.mark.parametrize(

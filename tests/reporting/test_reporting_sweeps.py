@@ -80,7 +80,7 @@ def test_the_page_holds_figures_findings_and_tables(name, request):
     assert chapter.figures.keys() == chapter.captions.keys()
     for figure in chapter.figures:
         assert f'id="figure-{figure}"' in page
-        assert (folder / "figures" / f"{figure}.png").stat().st_size > 20_000
+        assert (folder / "figures" / f"{figure}.png").stat().st_size > 8_000
     for heading in chapter.shown.values():
         assert heading in page
     assert "nan" not in " ".join(chapter.said(report.read(folder)))

@@ -275,6 +275,8 @@ def _holds(experiment: Experiment, effects: pd.DataFrame) -> pd.Series:
 
 def _of_one_start(experiment: Experiment, effects: pd.DataFrame) -> pd.Series:
     """Effects that only one seed shows, in an experiment that has more of them."""
+    if effects.empty:
+        return pd.Series(dtype=bool)
     several = experiment.answers["effects"]["seeds"].max() > 1
     return (effects["seeds"] == 1) & several
 
