@@ -133,13 +133,18 @@ def estimated(estimate: statistics.Estimate) -> dict[str, float]:
     }
 
 
+def mean_difference(values: np.ndarray, confidence: float) -> statistics.Estimate:
+    """Mean of paired differences (seeds, cases) of two Dice, which lie between -1 and 1."""
+    return statistics.crossed_mean(values, confidence).within(-1, 1)
+
+
 def sample_size(values: np.ndarray) -> dict[str, int]:
     """The columns that say how many seeds and cases (seeds, cases) an estimate is from."""
     return {"seeds": values.shape[0], "cases": values.shape[1]}
 
 
 def _difference(values: np.ndarray, confidence: float) -> dict[str, float]:
-    estimate = statistics.crossed_mean(values, confidence).within(-1, 1)
+    estimate = mean_difference(values, confidence)
     seed, case, residual = statistics.components(values)
     return {
         **estimated(estimate),

@@ -405,7 +405,7 @@ def _rescue(
         for plain, treatment, loss, arm in pairs:
             new, old = (labels.index(f"{a}/{x}") for a, x in ((arm, loss), (FAMILIES, plain)))
             values = contrasts.paired(scores, new, old)
-            found = statistics.crossed_mean(values, study.comparison.confidence).within(-1, 1)
+            found = contrasts.mean_difference(values, study.comparison.confidence)
             before, after = (FAMILIES, plain, name), (arm, loss, name)
             rows.append(
                 {"family": plain, "treatment": treatment, "loss": loss, "arm": arm, "class": name}

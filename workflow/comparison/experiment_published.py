@@ -126,7 +126,7 @@ def _defects(
         )
         chance = statistics.improvement(values, confidence)
         values = contrasts.paired(standing_scores[endpoint], *pair)
-        held = statistics.crossed_mean(values, confidence).within(-1, 1)
+        held = contrasts.mean_difference(values, confidence)
         rows.append(
             _prefixed("probability", chance)
             | _prefixed("standing", held)

@@ -15,7 +15,7 @@ import losses
 from workflow.comparison import collapse, statistics, tables
 from workflow.comparison.agreement import agreement
 from workflow.comparison.arrays import score_array
-from workflow.comparison.contrasts import estimated, paired, sample_size
+from workflow.comparison.contrasts import estimated, mean_difference, paired, sample_size
 from workflow.study import Study
 
 Table = Mapping[str, pd.DataFrame]
@@ -153,7 +153,7 @@ def _optimisers(
         scores = score_array(its.assign(loss=its["arm"]), "mean_dice", rarest, arms)
         for arm, against in pairs:
             values = paired(scores, arms.index(arm), arms.index(against))
-            found = statistics.crossed_mean(values, confidence).within(-1, 1)
+            found = mean_difference(values, confidence)
             rows.append(
                 {"arm": arm, "against": against, "loss": label}
                 | estimated(found)

@@ -75,5 +75,5 @@ def difference(
     """
     scores = arm_scores(cases, [arm, against]) * [1, share]
     values = contrasts.paired(scores, 0, 1)
-    estimate = statistics.crossed_mean(values, confidence).within(-1, 1)
+    estimate = contrasts.mean_difference(values, confidence)
     return contrasts.estimated(estimate) | contrasts.sample_size(values)

@@ -432,8 +432,8 @@ def rules(study: Study) -> dict[str, str]:
         "Collapse": (
             "A run has collapsed if a class that is present scores a Dice below 0.05 in more than "
             "half of its cases, or if its loss became non-finite. Partial: some classes; total: "
-            "every foreground class; a run that failed counts as lost. The rate has a Wilson "
-            "interval."
+            "every foreground class. The rate is of finished runs and has a Wilson interval; where "
+            "losses are counted, a run that failed has lost every class."
         ),
         "Intervals": (
             f"{level} intervals come from a random-effects model in which seeds and cases are "
