@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
+
+from benchmarks.peak import peak_mib
 
 SHAPE = (64, 64, 32)
 
@@ -58,7 +60,7 @@ def prepare(folder: Path, out: Path) -> dict[str, float]:
         started = time.perf_counter()
         prepare(found, out, *merge_labels(found.labels))
         seconds.append(time.perf_counter() - started)
-    return {"first call (s)": seconds[0], "second call (s)": seconds[1]}
+    return {"first_seconds": seconds[0], "second_seconds": seconds[1]}
 
 
 def start(out: Path) -> dict[str, float]:
@@ -76,7 +78,7 @@ def start(out: Path) -> dict[str, float]:
     seconds = time.perf_counter() - started
     for _ in range(5 * len(prepared.cases)):
         next(sampler)
-    return {"start (s)": seconds}
+    return {"start_seconds": seconds}
 
 
 def measured(*words: object) -> dict[str, float]:
@@ -91,26 +93,23 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE)
     parser.add_argument("--step", choices=("prepare", "start"), help="measure in this process")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     if options.step:
         out = options.folder / "prepared"
         found = prepare(options.folder, out) if options.step == "prepare" else start(out)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # kilobytes, but bytes on a Mac
-        mib = peak / (2**20 if sys.platform == "darwin" else 2**10)
-        print(json.dumps(found | {"peak (MiB)": mib}))
+        print(json.dumps(found | {"peak_mib": peak_mib()}))
         return
-    peaks: dict[str, list[float]] = {"prepare": [], "start": []}
+    rows = []
     for count in options.cases:
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), count, tuple(options.shape))
-            for step, found in peaks.items():
-                said = measured("--step", step, "--folder", folder)
-                found.append(said["peak (MiB)"])
-                rows = ", ".join(f"{name} {value:.2f}" for name, value in said.items())
-                print(f"{count} cases, {step}: {rows}", flush=True)
-    for step, found in peaks.items():
-        print(f"{step}: peak memory of the last over that of the first {found[-1] / found[0]:.2f}")
+            for step in ("prepare", "start"):
+                found = measured("--step", step, "--folder", folder)
+                rows.append({"cases": count, "step": step} | found)
+                print(rows[-1], flush=True)
+    table = pd.DataFrame(rows).round(3)
+    table.to_csv(options.out / "preparation.csv", index=False)
 
 
 if __name__ == "__main__":

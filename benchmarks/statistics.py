@@ -8,8 +8,6 @@ The bound that it is held against: 60 s and 1 GiB (issue 4).
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from benchmarks.peak import peak_mib
 from workflow import files
 from workflow.comparison import tables
 from workflow.study import Study
@@ -116,11 +115,9 @@ def main() -> None:
         start = time.perf_counter()
         tables.write_all(study, data, splits, runs, Path(folder) / "tables")
         seconds = time.perf_counter() - start
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     print(
         f"{options.losses} losses x {options.seeds} seeds x {options.cases} cases x "
-        f"{len(CLASSES) - 1} classes: {seconds:.1f} s, peak {peak:.0f} MiB of memory"
+        f"{len(CLASSES) - 1} classes: {seconds:.1f} s, peak {peak_mib():.0f} MiB of memory"
     )
 
 

@@ -1,5 +1,6 @@
 """The profiles: where a study runs, and nothing of what it is."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -36,10 +37,21 @@ def test_every_job_that_trains_asks_for_memory_minutes_and_a_slot_of_the_gpu():
     training = rules.count("python -m workflow train") + rules.count("python -m workflow choose")
     assert training == 3
     for request in (
-        'mem_mb=needed("mem_mb")', 'runtime=needed("minutes")', "gpu=int(GPU)",
+        'mem_mb=needed(to_train, "mem_mb")', 'runtime=needed(to_train, "minutes")', "gpu=int(GPU)",
         "gpu_slots=int(GPU)",
     ):  # fmt: skip
         assert rules.count(f" {request}") == training, request
+
+
+def test_every_other_job_whose_work_grows_asks_for_what_it_needs():
+    heavy = (
+        "prepare", "tables", "figures", "report", "paper", "retell", "reproduce", "collect",
+        "analyse", "tell",
+    )  # fmt: skip
+    rules = "".join(f.read_text() for f in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+    for command in heavy:
+        (before,) = re.findall(rf"rule \w+:(?:(?!rule \w+:)[\s\S])*?-m workflow {command} ", rules)
+        assert before.count("needed(to_") == 2, command
 
 
 def test_killed_jobs_of_slurm_are_tried_again():

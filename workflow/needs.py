@@ -1,48 +1,24 @@
-"""What a run needs of a machine, memory and minutes, for a scheduler to pack runs by.
+"""What a job needs of a machine, memory and minutes, for a scheduler to pack jobs by.
 
-The network is traced on torch's ``meta`` device, which knows shapes and holds no numbers: so the
-operations of a step and the bytes that it keeps for its gradient are counted, whatever the patch,
-the batch and the network. Measured constants turn them into megabytes and minutes of one CPU core.
+It is counted in voxels, rows and bytes that the job reads, which measured constants turn into
+megabytes and minutes of one CPU core. Of a run more is counted, with torch: `needs_of_run`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+import nibabel
 
-from workflow.data.prepare import Prepared
-from workflow.evaluation.predict import VOXELS_PER_BATCH
-from workflow.study import Network, RunSettings, Splits
-from workflow.training import network as networks
-
-WINDOWS = 4
-"""Windows that the inference predicts at a time."""
-
-BASE = 700
-"""MB of a process that has loaded its code."""
+from workflow.data import layout
+from workflow.data.faults import DataError
+from workflow.data.prepare import FEWEST, Prepared
 
 SCHEDULED = 900
 """MB of the two calls of Snakemake inside which Slurm runs a job: 400 each, measured."""
-
-KEPT_HELD = 4
-"""Resident bytes at the peak of a step for each byte kept for its gradient."""
-
-PREDICTION_HELD = 1.5
-"""The same of a prediction, for each byte that training would keep on its windows."""
-
-LOGITS_HELD = 6
-"""Arrays like the logits that the scoring of a volume holds at a time."""
-
-OPERATIONS = 16e9
-"""Of a step, a second: the default study's network on one core, the loss included."""
-
-SCORING = 4e-7
-"""Seconds that the metrics of a predicted case take a voxel."""
 
 START = 30
 """Seconds until the first step."""
@@ -50,87 +26,107 @@ START = 30
 SLOWER, MARGIN = 4, 5
 """Cores may be so much slower, losses and file systems too; and minutes on top of that."""
 
+PREPARING = 500
+"""MB of a process that prepares, before it has read a volume."""
 
-class Step(NamedTuple):
-    """A step of training: multiplications and additions, and bytes kept for the gradient."""
+PREPARED_VOXEL, PREPARED_VALUE = 20, 16
+"""Bytes that the preparation of a volume holds for each voxel, and for each channel of it."""
 
-    operations: int
-    kept: int
+PACKED = 1032
+"""Values that a byte of a file holds at most: the greatest compression of gzip, of bytes."""
+
+PREPARED_A_SECOND = 1.5e6
+"""Values that are read, judged, resampled and written in a second."""
+
+COMPARING = 600
+"""MB of a process that compares or tells, before its tables."""
+
+ROW_HELD, ROWS_A_SECOND = 1500, 1e4
+"""Bytes held for a row of scores while runs are compared, and rows that are compared a second."""
+
+VOXEL_SHOWN = 40
+"""Bytes held for each voxel of a channel while what is shown of cases is cut out."""
+
+ZIPPED = 10
+"""Bytes of a file for each byte that it takes when it is compressed."""
+
+TOLD_HELD, TOLD_A_SECOND = 10, 2
+"""MB held for each MB of files that are told, and MB that are told in a second."""
 
 
 class Needs(NamedTuple):
-    """Of one run."""
+    """Of one job."""
 
     mem_mb: int
     minutes: int
 
-
-@functools.cache
-def step(
-    network: Network, channels: int, classes: int, batch_size: int, patch_size: tuple[int, ...]
-) -> Step:
-    """Traces a step, forward and backward, without its loss."""
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage  # held, so that no other gets its number
-        return tensor
-
-    with torch.device("meta"):
-        built = networks.build(channels, classes, seed=0, **network.model_dump())
-        images = torch.empty(batch_size, channels, *patch_size)
-        with (
-            FlopCounterMode(display=False) as counter,
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        ):
-            built(images).sum().backward()
-    return Step(counter.get_total_flops(), sum(storage.nbytes() for storage in kept.values()))
+    def scheduled(self) -> Needs:
+        """The same as a job of a scheduler."""
+        return self._replace(mem_mb=self.mem_mb + SCHEDULED)
 
 
-def of_run(settings: RunSettings, splits: Splits, prepared: Prepared) -> Needs:
-    """What a run of the study on these data needs, whatever its loss.
+def images(root: Path) -> list[tuple[int, int]]:
+    """Voxels and values (channels x voxels) of each case of a folder, by the headers of its files.
 
-    Memory covers the resident set at its peak, minutes a core that is much slower than the
-    one measured.
+    What is wrong with a file or the folder is not told here: the preparation does that.
     """
-    training, geometry = settings.training, settings.geometry(prepared)
-    network = settings.network.model_copy(update={"strides": geometry.strides})
-    channels, classes = len(prepared.channels), len(prepared.classes)
-    trained = step(network, channels, classes, training.batch_size, geometry.patch_size)
-    predicted = step(network, channels, classes, WINDOWS, geometry.window)
-    # the network sees the arrays, the metrics the grid of the files
-    voxels = [max(map(math.prod, (case.shape, case.file_shape))) for case in prepared.cases]
-    together = max(VOXELS_PER_BATCH, *voxels)  # volumes that are predicted at a time
-    volumes = together * 4 * (channels + LOGITS_HELD * classes)
-    held = max(KEPT_HELD * trained.kept, PREDICTION_HELD * predicted.kept + volumes)
+    try:
+        cases = layout.read(root, incomplete=True).cases
+    except DataError:
+        return []
+    found = []
+    for case in cases:
+        try:
+            shapes = [nibabel.load(image).shape for image in case.images]
+        except Exception:  # of a damaged file nibabel raises whatever its parts do
+            continue
+        values = sum(
+            # no more than the file can hold, whatever its header says
+            min(math.prod(shape), PACKED * image.stat().st_size)
+            for shape, image in zip(shapes, case.images, strict=True)
+        )
+        found.append((min(values, math.prod(shapes[0][:3])), values))
+    return found
 
-    # a third of a step is its forward pass
-    one_window = predicted.operations / WINDOWS / 3 / OPERATIONS
-    ours = external = 0.0
-    for case, size in zip(prepared.cases, voxels, strict=True):
-        windows = _windows(case.shape, geometry.window, settings.evaluation.overlap)
-        seconds = windows * one_window + size * SCORING
-        if case.dataset == prepared.name:
-            ours += seconds
-        else:
-            external += seconds
-    validations = 1 + math.ceil(training.steps / training.validate_every)
-    seconds = (
-        START
-        + training.steps * trained.operations / OPERATIONS
-        + validations * splits.validation * ours
-        + 2 * (splits.test * ours + external)
-    )
+
+def of_preparation(images: Sequence[tuple[int, int]], threads: int) -> Needs:
+    """What the preparation of a data set needs; ``images`` as `images` finds them."""
+    processes = max(1, min(threads, len(images) // FEWEST))
+    largest = max((PREPARED_VOXEL * voxels + PREPARED_VALUE * n for voxels, n in images), default=0)
+    values = sum(n for _, n in images)
     return Needs(
-        mem_mb=math.ceil(BASE + held / 1e6),
-        minutes=math.ceil(MARGIN + SLOWER * seconds / 60),
+        mem_mb=math.ceil(processes * (PREPARING + largest / 1e6)),
+        minutes=minutes(START + values / PREPARED_A_SECOND / processes),
     )
 
 
-def _windows(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
-    """Windows that cover a volume."""
-    return math.prod(
-        1 + math.ceil(max(0, size - length) / max(1, int(length * (1 - overlap))))
-        for size, length in zip(shape, window, strict=True)
+def of_comparison(runs: int, prepared: Prepared) -> Needs:
+    """What the tables of so many runs on these data need, if every case were a test case."""
+    # of the best and the last checkpoint
+    rows = 2 * runs * len(prepared.cases) * (len(prepared.classes) - 1)
+    largest = max(math.prod(case.shape) for case in prepared.cases)
+    held = rows * ROW_HELD + largest * VOXEL_SHOWN * len(prepared.channels)
+    return Needs(
+        mem_mb=math.ceil(COMPARING + held / 1e6), minutes=minutes(START + rows / ROWS_A_SECOND)
     )
+
+
+def of_telling(inputs: Iterable[Path]) -> Needs:
+    """What figures, answers, report or paper need that are made of these files and folders."""
+    files = [
+        file
+        for path in inputs
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    ]
+    sizes = (f.stat().st_size * (ZIPPED if f.suffix in (".gz", ".npz") else 1) for f in files)
+    megabytes = sum(sizes) / 1e6
+    return Needs(
+        mem_mb=math.ceil(COMPARING + megabytes * TOLD_HELD),
+        minutes=minutes(START + megabytes / TOLD_A_SECOND),
+    )
+
+
+def minutes(seconds: float) -> int:
+    """To ask for work that takes so many seconds of the core that was measured."""
+    return math.ceil(MARGIN + SLOWER * seconds / 60)

@@ -11,6 +11,9 @@ rule reproduce:
         CERTIFICATE,
     log:
         f"{RESULTS}/logs/reproduce.log",
+    resources:
+        mem_mb=needed(to_tell, "mem_mb"),
+        runtime=needed(to_tell, "minutes"),
     params:
         reference=str(REFERENCE),
         code=code("workflow/comparison", "workflow/files.py"),

@@ -3,6 +3,7 @@
 import errno
 from functools import cache
 
+from workflow import needs
 from workflow.data.prepare import load_all
 
 CERTIFICATE = f"{RESULTS}/reproduction.json"
@@ -77,27 +78,57 @@ def certified():
     return "verify" in workflow.dag_settings.targets or Path(CERTIFICATE).exists()
 
 
-@cache
-def needs_of_run(arm, files):
-    """Memory and minutes of a run of an arm (a trial is one too), whose data are prepared."""
-    from workflow import needs  # MONAI with it, which few calls need
-
+def there(files):
+    """Snakemake puts the question off until these files are there."""
     for file in files:
-        Path(file).stat()  # Snakemake puts the question off until the file is there
+        Path(file).stat()
+
+
+@cache
+def loaded(files):
+    """The prepared data of these files."""
+    there(files)
     try:
-        data = load_all(Path(file).parent for file in files)
+        return load_all(Path(file).parent for file in files)
     except DataError:  # broken, or of an earlier version: it is made again before it is used
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), files[0]) from None
+
+
+@cache
+def needs_of_run(arm, files):
+    from workflow import needs_of_run  # torch and MONAI with it, which few calls need
+
     study = ARMS[arm]
-    need = needs.of_run(study.run_settings(next(iter(study.losses))), study.splits, data)
-    return need._replace(mem_mb=need.mem_mb + needs.SCHEDULED) if SCHEDULED else need
+    return needs_of_run.of_run(
+        study.run_settings(next(iter(study.losses))), study.splits, loaded(files)
+    )
 
 
-def needed(what):
-    """For `resources`; each attempt gets more of it than the one before."""
+def to_train(wildcards, input, threads):
+    """A run or a trial."""
+    return needs_of_run(getattr(wildcards, "arm", ""), tuple(input.prepared))
 
-    def value(wildcards, input, attempt):
-        arm = getattr(wildcards, "arm", "")
-        return attempt * getattr(needs_of_run(arm, tuple(input.prepared)), what)
+
+def to_prepare(wildcards, input, threads):
+    there(input.raw)
+    return needs.of_preparation(needs.images(paths.raw(DATA[wildcards.data])), threads)
+
+
+def to_compare(wildcards, input, threads):
+    count = sum(len(study.losses) * len(study.seeds) for study in STUDY.variants.values())
+    return needs.of_comparison(count, loaded(tuple(input.prepared)))
+
+
+def to_tell(wildcards, input, threads):
+    there(input)
+    return needs.of_telling(map(Path, input))
+
+
+def needed(need, what):
+    """For `resources`; each attempt gets more than the one before."""
+
+    def value(wildcards, input, threads, attempt):
+        found = need(wildcards, input, threads)
+        return attempt * getattr(found.scheduled() if SCHEDULED else found, what)
 
     return value

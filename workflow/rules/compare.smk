@@ -22,6 +22,9 @@ rule compare:
         preparation=f"{RESULTS}/preparation.json",
     log:
         f"{RESULTS}/logs/compare.log",
+    resources:
+        mem_mb=needed(to_compare, "mem_mb"),
+        runtime=needed(to_compare, "minutes"),
     params:
         code=code("workflow/comparison", "workflow/evaluation", "losses", "workflow/files.py"),
     shell:

@@ -41,6 +41,9 @@ rule prepare:
         "resources/{data}/prepare.log",
     # as many as there are, one process each
     threads: 16
+    resources:
+        mem_mb=needed(to_prepare, "mem_mb"),
+        runtime=needed(to_prepare, "minutes"),
     params:
         settings=lambda wildcards: DATA[wildcards.data].model_dump_json(),
         code=code(

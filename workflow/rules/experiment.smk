@@ -19,6 +19,9 @@ rule collect:
         environment=f"{RESULTS}/environment.json",
     log:
         f"{RESULTS}/logs/collect.log",
+    resources:
+        mem_mb=needed(to_compare, "mem_mb"),
+        runtime=needed(to_compare, "minutes"),
     params:
         code=code("workflow/comparison", "workflow/evaluation", "workflow/files.py"),
     shell:
@@ -33,6 +36,9 @@ rule analyse:
         tables=directory(f"{RESULTS}/tables/answers"),
     log:
         f"{RESULTS}/logs/analyse.log",
+    resources:
+        mem_mb=needed(to_tell, "mem_mb"),
+        runtime=needed(to_tell, "minutes"),
     params:
         code=code("workflow/comparison", "losses", "workflow/files.py"),
     shell:
@@ -49,6 +55,9 @@ rule experiment_report:
         directory(f"{RESULTS}/figures"),
     log:
         f"{RESULTS}/logs/report.log",
+    resources:
+        mem_mb=needed(to_tell, "mem_mb"),
+        runtime=needed(to_tell, "minutes"),
     params:
         code=code("workflow/reporting", "workflow/files.py"),
     shell:

@@ -15,6 +15,9 @@ rule reference_report:
         [] if STUDY.is_experiment else f"{RETOLD}/paper.pdf",
     log:
         f"{RETOLD}/logs/retell.log",
+    resources:
+        mem_mb=needed(to_tell, "mem_mb"),
+        runtime=needed(to_tell, "minutes"),
     params:
         reference=str(REFERENCE),
         folder=lambda wildcards, output: str(Path(output[0]).parent),

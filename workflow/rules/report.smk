@@ -27,6 +27,9 @@ rule figures:
         png=expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
     log:
         f"{RESULTS}/logs/figures.log",
+    resources:
+        mem_mb=needed(to_tell, "mem_mb"),
+        runtime=needed(to_tell, "minutes"),
     params:
         code=code("workflow/reporting", "workflow/files.py"),
     shell:
@@ -47,6 +50,9 @@ rule report:
         update(f"{RESULTS}/report.html"),
     log:
         f"{RESULTS}/logs/report.log",
+    resources:
+        mem_mb=needed(to_tell, "mem_mb"),
+        runtime=needed(to_tell, "minutes"),
     params:
         # beside the study's own tables: losses at one rate for all, and their gradients
         reference=str(CODE / "results" / "reference"),
@@ -65,6 +71,9 @@ rule paper:
         update(f"{RESULTS}/paper.pdf"),
     log:
         f"{RESULTS}/logs/paper.log",
+    resources:
+        mem_mb=needed(to_tell, "mem_mb"),
+        runtime=needed(to_tell, "minutes"),
     params:
         code=code("workflow/reporting", "workflow/files.py"),
     shell:

@@ -30,8 +30,8 @@ rule train:
         f"{FOLDER}/logs/train/{{dataset}}/{{loss}}-lr-{{rate}}-seed-{{seed}}.log",
     threads: 1
     resources:
-        mem_mb=needed("mem_mb"),
-        runtime=needed("minutes"),
+        mem_mb=needed(to_train, "mem_mb"),
+        runtime=needed(to_train, "minutes"),
         gpu=int(GPU),
         gpu_slots=int(GPU),
         # no parameter: another limit repeats no run
@@ -62,8 +62,8 @@ if STUDY.tuning:
             f"{RESULTS}/logs/trial/{{loss}}-lr-{{rate}}.log",
         threads: 1
         resources:
-            mem_mb=needed("mem_mb"),
-            runtime=needed("minutes"),
+            mem_mb=needed(to_train, "mem_mb"),
+            runtime=needed(to_train, "minutes"),
             gpu=int(GPU),
             gpu_slots=int(GPU),
             time_limit=str(STUDY.time_limit or 0),
@@ -92,8 +92,8 @@ if STUDY.tuning:
             f"{RESULTS}/logs/choose/{{loss}}.log",
         threads: 1
         resources:
-            mem_mb=needed("mem_mb"),
-            runtime=needed("minutes"),
+            mem_mb=needed(to_train, "mem_mb"),
+            runtime=needed(to_train, "minutes"),
             gpu=int(GPU),
             gpu_slots=int(GPU),
             time_limit=str(STUDY.time_limit or 0),
