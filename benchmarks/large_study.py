@@ -102,7 +102,8 @@ def main() -> None:
         parts = {"graph": graph(Path(name), losses, options.seeds)}
         parts |= told(Path(name) / "study", options.seeds, options.cases)
     table = pd.DataFrame([{"part": part} | runs | found for part, found in parts.items()])
-    table = table[["part", *runs, "jobs", "cpu_seconds", "peak_mib"]].round(1).astype({"jobs": "Int64"})
+    table = table[["part", *runs, "jobs", "cpu_seconds", "peak_mib"]].round(1)
+    table["jobs"] = table["jobs"].astype("Int64")
     table.to_csv(options.out / "large_study.csv", index=False)
     print(table.to_string(index=False))
 

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from workflow import needs, needs_of_run
+from workflow import needs
 from workflow.data.choices import Choices
+from workflow.needs import run
 from workflow.study import Network, Splits, load
 from workflow.training import network as networks
 
@@ -46,7 +47,7 @@ def asked(data=None, **changed):
         for section, keys in changed.items()
     }
     settings = SETTINGS.model_copy(update=sections)
-    return needs_of_run.of_run(settings, Splits(), data or prepared())
+    return run.of_run(settings, Splits(), data or prepared())
 
 
 def test_the_runs_of_the_default_study_had_enough_and_not_much_less():
@@ -126,7 +127,7 @@ def test_the_number_of_cases_costs_no_memory():
 def test_a_step_is_traced_as_it_is_computed():
     """The bytes are those that autograd keeps of real tensors, counted once each."""
     network = Network(channels=(4, 8), strides=(2,))
-    traced = needs_of_run.step(network, 1, 3, 2, (16, 16, 16))
+    traced = run.step(network, 1, 3, 2, (16, 16, 16))
     kept = {}
 
     def keep(tensor):
@@ -140,13 +141,13 @@ def test_a_step_is_traced_as_it_is_computed():
     assert traced.kept == pytest.approx(sum(kept.values()), rel=0.05)
     assert logits.shape == (2, 3, 16, 16, 16)
     # a step of twice the patches is twice the work
-    assert needs_of_run.step(network, 1, 3, 4, (16, 16, 16)).operations == 2 * traced.operations
+    assert run.step(network, 1, 3, 4, (16, 16, 16)).operations == 2 * traced.operations
 
 
 def test_windows_cover_a_volume():
-    assert needs_of_run._windows((48, 56, 48), (48, 56, 48), 0.25) == 1
-    assert needs_of_run._windows((48, 48, 48), (32, 32, 32), 0.25) == 8
-    assert needs_of_run._windows((16, 100, 16), (32, 32, 32), 0.5) == 6
+    assert run._windows((48, 56, 48), (48, 56, 48), 0.25) == 1
+    assert run._windows((48, 48, 48), (32, 32, 32), 0.25) == 8
+    assert run._windows((16, 100, 16), (32, 32, 32), 0.5) == 6
 
 
 # peak resident MiB of a preparation in one process, everything `auto`, one case in two resampled
@@ -224,9 +225,9 @@ def test_the_tables_and_the_report_of_a_large_study_have_enough():
 def test_what_is_told_asks_for_more_where_more_is_read(tmp_path):
     small, packed, folder = tmp_path / "a.csv", tmp_path / "b.csv.gz", tmp_path / "answers"
     small.write_bytes(bytes(1000))
-    packed.write_bytes(bytes(10**7))
+    packed.write_bytes(bytes(10**8))
     folder.mkdir()
-    (folder / "c.csv").write_bytes(bytes(10**7))
+    (folder / "c.csv").write_bytes(bytes(10**8))
     base = needs.of_telling([small])
     inside = needs.of_telling([small, folder])
     assert base.mem_mb < inside.mem_mb < needs.of_telling([packed]).mem_mb

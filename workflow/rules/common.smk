@@ -96,10 +96,10 @@ def loaded(files):
 
 @cache
 def needs_of_run(arm, files):
-    from workflow import needs_of_run  # torch and MONAI with it, which few calls need
+    from workflow.needs import run  # torch and MONAI with it, which few calls need
 
     study = ARMS[arm]
-    return needs_of_run.of_run(
+    return run.of_run(
         study.run_settings(next(iter(study.losses))), study.splits, loaded(files)
     )
 

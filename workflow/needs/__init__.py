@@ -1,7 +1,7 @@
 """What a job needs of a machine, memory and minutes, for a scheduler to pack jobs by.
 
 It is counted in voxels, rows and bytes that the job reads, which measured constants turn into
-megabytes and minutes of one CPU core. Of a run more is counted, with torch: `needs_of_run`.
+megabytes and minutes of one CPU core. Of a run more is counted, with torch: `run`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def images(root: Path) -> list[tuple[int, int]]:
     found = []
     for case in cases:
         try:
-            shapes = [nibabel.load(image).shape for image in case.images]
+            shapes = [nibabel.Nifti1Image.from_filename(image).shape for image in case.images]
         except Exception:  # of a damaged file nibabel raises whatever its parts do
             continue
         values = sum(
