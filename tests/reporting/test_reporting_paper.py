@@ -293,6 +293,23 @@ def test_a_shard_says_which_it_is(reference: Path) -> None:
     assert told.endswith("of the arm tuned.")
 
 
+def test_a_reason_is_cut_to_the_sentences_that_say_it() -> None:
+    long = "The sign is flipped: the code returns minus the loss that it names, and so on."
+    assert paper_text.summarised(f"{long} Alpha multiplies both. More.") == long
+    short = "The formula is right. The test of sizes is not. More."
+    assert paper_text.summarised(short) == short
+    assert paper_text.summarised(f"It is right. {long} More.") == f"It is right. {long}"
+    assert paper_text.summarised("") == ""
+
+
+def test_a_short_sentence_is_no_paragraph_and_none_is_lost() -> None:
+    long = "x" * paper_experiments.SHORT
+    sentences = ["one.", "two.", long, "three.", long, long]
+    found = paper_experiments.paragraphs(sentences)
+    assert found == ["one. two.", f"{long} three.", long, long]
+    assert paper_experiments.paragraphs([]) == []
+
+
 def test_a_long_table_is_parted_without_loss() -> None:
     rows = [{"reason": "x" * (100 * number)} for number in range(1, 30)]
     parts = paper_experiments.parts(rows)

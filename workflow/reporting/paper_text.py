@@ -266,7 +266,8 @@ def limits(study: Study) -> list[str]:
         told.append(edges(int(edge.sum()), len(edge)))
     if len(runs) and (runs["status"] != "ok").any():
         told.append(
-            "Scores are those of runs that have any, which flatters a loss whose other runs have none."
+            "Scores are those of runs that have any, which flatters a loss whose other runs have "
+            "none."
         )
     return told
 
