@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import tomllib
 import zlib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import typst
+import yaml
 from synthetic_study import Loss, write_study
 
 import losses
@@ -166,6 +168,25 @@ def test_every_entry_of_the_bibliography_can_be_found_and_is_cited() -> None:
     assert set(entries) <= cited | by_cards
 
 
+def test_cards_and_bibliography_agree_on_the_year_of_a_work() -> None:
+    years = {
+        key: year
+        for key, body in re.findall(r"@\w+\{(\w+),(.*?)\n\}", BIBLIOGRAPHY, re.DOTALL)
+        for year in re.findall(r"year = \{(\d{4})\}", body)
+    }
+    assert all(year in key for key, year in years.items() if re.search(r"(?:19|20)\d\d$", key))
+    by_place = paper_experiments.sources(BIBLIOGRAPHY)
+    compared = 0
+    for name in losses.available():
+        card = losses.card(name).paper or ""
+        for place in re.finditer(paper_experiments.PLACES, card):
+            said = re.findall(r"\((\d{4})\)", card[: place.start()])
+            if said and place[1].lower() in by_place:
+                assert said[-1] == years[by_place[place[1].lower()]], (name, place[1])
+                compared += 1
+    assert compared > 20
+
+
 def test_every_established_loss_of_the_default_study_is_cited() -> None:
     rows = paper_experiments.cards(read_study(REFERENCE / paper.PROJECT), BIBLIOGRAPHY)
     assert [row["name"] for row in rows if not row["published"] and not row["keys"]] == []
@@ -272,10 +293,38 @@ def test_a_shard_says_which_it_is(reference: Path) -> None:
     assert told.endswith("of the arm tuned.")
 
 
+def test_a_reason_is_cut_to_the_sentences_that_say_it() -> None:
+    long = "The sign is flipped: the code returns minus the loss that it names, and so on."
+    assert paper_text.summarised(f"{long} Alpha multiplies both. More.") == long
+    short = "The formula is right. The test of sizes is not. More."
+    assert paper_text.summarised(short) == short
+    assert paper_text.summarised(f"It is right. {long} More.") == f"It is right. {long}"
+    assert paper_text.summarised("") == ""
+
+
+def test_a_short_sentence_is_no_paragraph_and_none_is_lost() -> None:
+    long = "x" * paper_experiments.SHORT
+    sentences = ["one.", "two.", long, "three.", long, long]
+    found = paper_experiments.paragraphs(sentences)
+    assert found == ["one. two.", f"{long} three.", long, long]
+    assert paper_experiments.paragraphs([]) == []
+
+
 def test_a_long_table_is_parted_without_loss() -> None:
     rows = [{"reason": "x" * (100 * number)} for number in range(1, 30)]
     parts = paper_experiments.parts(rows)
     assert [row for part in parts for row in part] == rows
     assert len(parts) > 1
-    assert all(sum(len(row["reason"]) for row in part) <= 4200 for part in parts)
+    assert all(sum(len(row["reason"]) for row in part) <= paper_experiments.ROOM for part in parts)
     assert paper_experiments.parts([]) == []
+
+
+# The repository's own entry
+
+
+def test_the_citation_is_that_of_the_package() -> None:
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert said["version"] == package["version"]
+    assert said["license"] == package["license"]
+    assert package["name"] in said["title"]

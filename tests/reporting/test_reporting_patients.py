@@ -121,3 +121,17 @@ def test_the_paper_sets_them(reference: Path) -> None:
     shutil.rmtree(reference / "hippocampus")
     less = paper.compile(source, reference / paper.PROJECT, reference.parent / "less.pdf")
     assert out.read_bytes() != less.read_bytes()
+
+
+def test_more_steps_are_told_by_what_is_lost_and_by_score(tmp_path: Path) -> None:
+    lost, kept = Loss("dice", "overlap", 0.2, collapse="total"), Loss("dice", "overlap", 0.8)
+    other = Loss("dice_ce", "compound", 0.7)
+    once = read_study(write_study(tmp_path / "once", losses=(lost, other)))
+    saved = read_study(write_study(tmp_path / "saved", losses=(kept, other)))
+    first, scores = paper_patients.longer(once, saved)
+    assert first.endswith(" steps none of 2 losses lost a class in some run (before: 1).")
+    score = paper_patients.number(once.row("dice_ce")["mean_dice"])
+    assert scores.startswith("Mean Dice is then: Dice ") and f"(before: {score})" in scores
+    back = paper_patients.longer(saved, once)[0]
+    assert " 1 of 2 losses lost a class in some run (before: none): Dice (" in back
+    assert paper_patients.longer(once, None) == []

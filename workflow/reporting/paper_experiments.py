@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,15 @@ FIGURES = {
     "absence": ("rarest",),
     "imbalance": ("fraction",),
     "factorial": ("effects",),
-    "sgd": ("classes",),
+    "sgd": (),
 }
-# a line of the table of defects is judged in words of its own, told above it
-SENTENCES = {"published": 4}
+# the first of what its page says: of the mechanism the details of slopes are left to the page, and
+# each line of the table of defects is judged in words of its own, told above it
+SENTENCES = {"mechanism": 8, "published": 4}
+SHORT = 170
+"""Letters of a sentence that is no paragraph of its own."""
+ROOM = 6000
+"""Letters of the reasons in a table of defects that fills a page."""
 PLACES = r"(?:doi:|arXiv:)([^\s,;()]+[^\s,;().])"
 
 
@@ -78,7 +84,7 @@ def statements(reference: Reference, study: Study) -> dict[str, Any]:
             name: {
                 "shard": shard(its.experiment),
                 "headline": headline(name, its.experiment),
-                "said": its.chapter.said(its.experiment)[: SENTENCES.get(name)],
+                "said": paragraphs(its.chapter.said(its.experiment)[: SENTENCES.get(name)]),
                 "detectable": experiment.detectable(its.experiment),
                 "made_by": [
                     re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", line)
@@ -109,6 +115,17 @@ def shard(its: Experiment) -> str:
     if len(arms) < len([arm for arm in its.arms if arm]):
         where = f" of the {'arm' if len(arms) == 1 else 'arms'} {listing(arms)}"
     return f"Part of the planned runs: {planned - missing} of {planned}, seeds {seeds}{where}."
+
+
+def paragraphs(sentences: Iterable[str]) -> list[str]:
+    """The sentences in their order, a short one in a paragraph with the one before it."""
+    found: list[str] = []
+    for sentence in sentences:
+        if found and len(sentence) < SHORT:
+            found[-1] += f" {sentence}"
+        else:
+            found.append(sentence)
+    return found
 
 
 def headline(name: str, its: Experiment) -> str:
@@ -176,7 +193,7 @@ def differences(its: Experiment) -> list[dict[str, str]]:
         {
             "published": readable(label),
             "corrected": readable(row["corrected"]),
-            "reason": paper_text.typeset(str(wrong[label])),
+            "reason": paper_text.summarised(str(wrong[label])),
             "verdict": str(row["verdict"]),
             "mean_dice": paper_text.gap(row),
             "rarest_dice": paper_text.gap(rare.loc[label]),
@@ -185,7 +202,7 @@ def differences(its: Experiment) -> list[dict[str, str]]:
     ]
 
 
-def parts(rows: list[dict[str, str]], room: int = 4200) -> list[list[dict[str, str]]]:
+def parts(rows: list[dict[str, str]], room: int = ROOM) -> list[list[dict[str, str]]]:
     """A long table in parts that fit a page, by their letters."""
     found: list[list[dict[str, str]]] = []
     used = room

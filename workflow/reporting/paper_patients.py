@@ -134,13 +134,16 @@ def presence(studies: Mapping[str, Study]) -> list[str]:
         (WRITTEN, "Generalized Dice as written, whose defect is the weight of an absent class,"),
         (GRAPH, "what the graph executes"),
     ):
-        fates = [
-            f"{_fate(row)} ({name})"
-            for name, its in whole.items()
-            if (row := its.row(label)) is not None
-        ]
+        fates: dict[str, list[str]] = {}
+        for name, its in whole.items():
+            if (row := its.row(label)) is not None:
+                fates.setdefault(_fate(row), []).append(name)
         if fates:
-            told.append(f"{words} {listing(fates)}")
+            found = [
+                f"{fate}{' each' if len(names) > 1 else ''} ({listing(names)})"
+                for fate, names in fates.items()
+            ]
+            told.append(f"{words} {listing(found)}")
     return [f"Where every case has every class, {'; '.join(told)}."] if told else []
 
 
@@ -155,19 +158,33 @@ def _fate(row: pd.Series) -> str:
 
 
 def longer(study: Study, other: Study | None) -> list[str]:
-    """What more steps do to the losses that both studies have."""
+    """What more steps do to the losses that both studies have: lost classes and mean Dice."""
     if other is None:
         return []
-    parts = []
-    for label in other.losses:
-        before, after = study.row(label), other.row(label)
-        if before is None or after is None:
-            continue
-        caveat = f"; it {_fate(after)}" if _lost(after) else ""
-        before_that = number(before["mean_dice"])
-        parts.append(f"{readable(label)} reaches {_score(after)} (before: {before_that}{caveat})")
     steps = (other.config.get("training") or {}).get("steps")
-    return [f"With {steps:,} steps {listing(parts)}."] if parts and steps else []
+    pairs = [
+        (readable(label), before, after)
+        for label in other.losses
+        if (before := study.row(label)) is not None and (after := other.row(label)) is not None
+    ]
+    if not pairs or not steps:
+        return []
+    lost = [
+        f"{name} ({_lost(after)} of {count(int(after['runs']), 'run')})"
+        for name, _, after in pairs
+        if _lost(after)
+    ]
+    amount = f"{len(lost) or 'none'} of {count(len(pairs), 'loss', 'losses')}"
+    once = sum(_lost(before) > 0 for _, before, _ in pairs) or "none"
+    scores = [
+        f"{name} {_score(after)} (before: {number(before['mean_dice'])})"
+        for name, before, after in pairs
+    ]
+    return [
+        f"With {steps:,} steps {amount} lost a class in some run (before: {once})"
+        f"{f': {listing(lost)}' if lost else ''}.",
+        f"Mean Dice is then: {listing(scores)}.",
+    ]
 
 
 def rescued(patients: Patients, study: Study) -> str:
@@ -230,7 +247,8 @@ def _verdict(pairs: list[dict[str, Any]], study: Study) -> str:
     if turned := sum(row["kendall_tau"] < 0 for row in firm):
         return f"The order of the phantom is turned round in {turned} of {len(pairs)} ({tested})."
     if len(firm) < len(pairs):
-        return f"The order of the phantom is not shown to hold ({tested})."
+        where = " on each of them" if firm else ""
+        return f"The order of the phantom is not shown to hold{where} ({tested})."
     same = all(row["kendall_tau"] == 1 for row in pairs)
     return f"The order of the phantom holds{'' if same else ' in part'} ({tested})."
 

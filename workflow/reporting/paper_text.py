@@ -28,6 +28,8 @@ PROJECT = "default"
 """The study whose paper is the project's: it tells the reference experiments as well."""
 SPLITS = ("train", "validation", "test")
 LOST = ("collapsed", "failed")
+TELLING = 60
+"""Letters from which on a reason says something: "The formula is right." does not."""
 TOLD = ("python", "torch", "monai", "numpy", "scipy", "snakemake")
 
 
@@ -136,8 +138,7 @@ def data(study: Study) -> list[str]:
     cases = study.dataset.drop_duplicates("split").set_index("split")["cases"]
     parts = [f"{int(cases[name])} {name}" for name in SPLITS if name in cases.index]
     told = [
-        f"The data set {study.dataset_name} has {count(int(cases.max()), 'case')} "
-        f"({listing(parts)}), split by subject."
+        f"The data set has {count(int(cases.max()), 'case')} ({listing(parts)}), split by subject."
     ]
     sizes = study.class_sizes()
     if study.rarest in set(sizes["class"]):
@@ -192,11 +193,12 @@ def provenance(study: Study) -> list[str]:
 
 
 def certainty(study: Study) -> list[str]:
-    """What the size of the study lets it see."""
+    """What the size of the study lets it see; that of its seeds is told among its limits."""
+    few = evidence.few_seeds(study)
     return [
-        evidence.detectable(study),
+        evidence.detectable(study).removesuffix(few).strip(),
         f"{evidence.equivalence_title(study)}.",
-        evidence.equivalence_notes(study).removesuffix(evidence.few_seeds(study)).strip(),
+        evidence.equivalence_notes(study).removesuffix(few).strip(),
     ]
 
 
@@ -264,8 +266,8 @@ def limits(study: Study) -> list[str]:
         told.append(edges(int(edge.sum()), len(edge)))
     if len(runs) and (runs["status"] != "ok").any():
         told.append(
-            f"{text.status_line(study)} Scores are those of runs that have any, which flatters a "
-            "loss that diverges."
+            "Scores are those of runs that have any, which flatters a loss whose other runs have "
+            "none."
         )
     return told
 
@@ -308,10 +310,7 @@ def edges(amount: int, losses: int) -> str:
 
 def shown(study: Study) -> list[str]:
     """The figures that this study has something for, in the order of the paper."""
-    names = ["ranking"]
-    if study.pairs():
-        names.append("published_corrected")
-    return [*names, "collapse"]
+    return ["ranking", "published_corrected"] if study.pairs() else ["ranking"]
 
 
 def taus(study: Study) -> list[dict[str, str]]:
@@ -342,11 +341,22 @@ def differences(study: Study) -> list[dict[str, str]]:
         rows.append((size, {
             "published": readable(old),
             "corrected": readable(fix),
-            "reason": typeset(str(cards.get(old, {}).get("reason") or "")),
+            "reason": summarised(str(cards.get(old, {}).get("reason") or "")),
             "verdict": _judged(mean, study.confidence),
             **{endpoint: gap(row) for endpoint, row in found.items()},
         }))  # fmt: skip
     return [row for _, row in sorted(rows, key=lambda found: -found[0])]
+
+
+def summarised(reason: str) -> str:
+    """The first sentences of what is wrong with a loss, as many as say more than a few words."""
+    sentences = re.split(r"(?<=\.)\s+(?=[A-Z])", reason)
+    told = sentences[0]
+    for sentence in sentences[1:]:
+        if len(told) >= TELLING:
+            break
+        told += f" {sentence}"
+    return typeset(told)
 
 
 def typeset(reason: str) -> str:
