@@ -1,21 +1,27 @@
 """One page over several studies: what holds in all of them, and how alike they rank."""
 
+import base64
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from browser import Browser, executable
 from synthetic_study import SMALL, Loss, write_study
+from test_reporting_browser import choose, show_curves
+from test_reporting_report import section
 
 from workflow import files
 from workflow.__main__ import main
 from workflow.comparison.across import Finished, stability
 from workflow.reporting import across
-from workflow.reporting.study_tables import read_study
+from workflow.reporting.study_tables import Study, read_study
 
 LOSSES = ("a", "b", "c", "d")
 
@@ -67,16 +73,21 @@ def test_every_two_of_three_studies_are_compared() -> None:
 
 @pytest.fixture(scope="module")
 def folders(study_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The synthetic study, and another data set on which plain Dice collapses."""
+    """The synthetic study, and another data set and classes, on which plain Dice collapses."""
     losses = tuple(
         Loss("dice", "overlap", 0.5, collapse="partial") if loss.label == "dice" else loss
         for loss in SMALL[:5]
     )
     other = write_study(
         tmp_path_factory.mktemp("results") / "other", losses=losses, seeds=2, dataset="another",
-        case_name="another_{:03d}",
+        case_name="another_{:03d}", classes=("edema", "rim"),
     )  # fmt: skip
     return {"made_up": study_dir, "other": other}
+
+
+@pytest.fixture(scope="module")
+def studies(folders: dict[str, Path]) -> dict[str, Study]:
+    return {name: read_study(folder) for name, folder in folders.items()}
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +104,13 @@ def page(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def test_what_is_safe_in_both_studies_is_told(folders: dict[str, Path], page: str) -> None:
-    studies = {name: read_study(folder) for name, folder in folders.items()}
+NOTHING_ALIKE = pd.DataFrame(columns=["endpoint", "kendall_tau"])
+
+
+def test_what_is_safe_in_both_studies_is_told(studies: dict[str, Study], page: str) -> None:
     assert set(across.shared(studies)) == {loss.label for loss in SMALL[:5]}
     told = {
-        a.about: a.told
-        for a in across.answers(studies, pd.DataFrame(columns=["endpoint", "kendall_tau"]))
+        a.about: a.told for a in across.answers(studies, across.safe_in(studies), [], NOTHING_ALIKE)
     }
     assert told["Safe everywhere"] == (
         "Of 5 losses in both 2 studies, 2 kept every class in each run: Dice CE and Generalized "
@@ -110,11 +122,109 @@ def test_what_is_safe_in_both_studies_is_told(folders: dict[str, Path], page: st
     assert told["Safe everywhere"] in page
 
 
-def test_the_title_counts_what_broke_down_in_each_study(folders: dict[str, Path]) -> None:
-    studies = {name: read_study(folder) for name, folder in folders.items()}
-    assert across.title(studies) == (
+def test_the_title_counts_what_broke_down_in_each_study(studies: dict[str, Study]) -> None:
+    assert across.title(studies, across.safe_in(studies)) == (
         "Of 5 losses, 2 on made_up and 3 on other lost a class in some run"
     )
+
+
+# difference and whether it is separable, of each pair in each study
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ([[(0.1, True), (0.2, True)], [(0.1, True), (0.2, False)], [(0.1, True)]],
+         "Of 2 published losses that every study trained beside the correction, the correction has "
+         "a separably higher mean Dice for 1 in every study and for 1 in some, and a separably "
+         "lower one for none in any."),
+        ([[(-0.1, True), (0.1, None)]],
+         "Of 1 published loss that every study trained beside the correction, the correction has a "
+         "separably higher mean Dice for none in any, and a separably lower one for 1 in some."),
+        ([[(0.1, True)]], "No published loss was trained beside its correction in every study."),
+    ],
+)  # fmt: skip
+def test_what_correcting_gains_is_counted_over_the_pairs_of_every_study(
+    studies: dict[str, Study], found: list, told: str
+) -> None:
+    pairs = [
+        {"costs": {
+            str(i): {"differences": {"mean_dice": {"difference": gap, "separable": clear}}}
+            for i, (gap, clear) in enumerate(row)
+        }}
+        for row in found
+    ]  # fmt: skip
+    answers = across.answers(studies, across.safe_in(studies), pairs, NOTHING_ALIKE)
+    assert {a.about: a.told for a in answers}["What correcting gains"] == told
+
+
+def test_each_study_has_its_learning_curves(studies: dict[str, Study], page: str) -> None:
+    data = re.search(r'id="curves-data">(.*?)</script>', page, re.S)
+    found = json.loads(data[1])
+    labels = [loss["label"] for loss in found["losses"]]
+    assert labels == [*across.shared(studies), "published_combo"]
+    assert [entry["name"] for entry in found["studies"]] == list(studies)
+    for entry, study in zip(found["studies"], studies.values(), strict=True):
+        assert [c["name"] for c in entry["classes"]] == study.classes
+        rows = study.curves[study.curves["quantity"] == "dice"]
+        rows = rows[rows["loss"].isin(study.losses)]
+        expected = rows.groupby(["loss", "seed", "class"])["value"].apply(list).to_dict()
+        shown = {
+            (labels[run["loss"]], run["seed"], name): dice
+            for run in entry["runs"]
+            for name, dice in run["dice"].items()
+        }
+        assert shown.keys() == expected.keys()
+        for key, dice in shown.items():
+            assert dice == pytest.approx(expected[key], abs=5e-5), key
+    # and as figures that print
+    drawn = re.findall(
+        r'<figure id="figure-validation_curves_(\w+)">\s*<img src="[^"]+" alt="(\w+)', page
+    )
+    assert drawn == [(name, name) for name in studies]
+
+
+def test_published_and_corrected_are_measured_in_each_study_that_has_both(
+    studies: dict[str, Study], file: Path, page: str
+) -> None:
+    rows = re.findall(
+        r'<tr><th scope="row"><span class="loss" title="(\w+)">.*?title="(\w+)".*?</th>'
+        r"<td>(\w+)</td>(.*?)</tr>", re.search(r'id="correction-table".*?</table>', page, re.S)[0],
+        re.S,
+    )  # fmt: skip
+    wanted = [(*pair, name) for name, study in studies.items() for pair in study.pairs()]
+    assert len(wanted) == 3  # Combo and its correction are in one study only
+    assert sorted(row[:3] for row in rows) == sorted(wanted)
+    table = files.read_table(file.parent / "tables" / "corrections.csv")
+    for old, fix, name, cells in rows:
+        for endpoint in ("mean_dice", "rarest_dice"):
+            measured = studies[name].contrast("correction", fix, old, endpoint)
+            assert f'data-sort="{measured["difference"]}"' in cells
+            kept = table[
+                (table["study"] == name) & (table["published"] == old)
+                & (table["corrected"] == fix) & (table["endpoint"] == endpoint)
+            ]  # fmt: skip
+            columns = ["difference", "low", "high", "p_holm"]
+            assert kept[columns].to_numpy() == pytest.approx(
+                measured[columns].to_numpy(float)[None], nan_ok=True
+            )
+    told = section(page, "correction")
+    assert "2 of 2 runs 0 of 2 runs" in told  # Generalized Dice graph in the other study
+    assert told.count("what the correction changes") == 2
+
+
+def test_every_study_says_how_to_run_it_again(folders: dict[str, Path], page: str) -> None:
+    told = section(page, "provenance")
+    for name, folder in folders.items():
+        assert f"git checkout 0a1b2c3 snakemake --cores all --configfile {name}.yaml" in told
+        link = re.search(rf'download="{name}.yaml" href="data:[^,]*base64,([^"]+)"', page)
+        assert yaml.safe_load(base64.b64decode(link[1])) == yaml.safe_load(
+            (folder / "config.yaml").read_text()
+        )
+
+
+def test_headings_skip_no_level(page: str) -> None:
+    levels = [int(level) for level in re.findall(r"<h(\d)[ >]", page)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_the_page_has_a_row_for_every_loss_and_asks_for_nothing(page: str) -> None:
@@ -190,6 +300,74 @@ def test_rows_are_filtered_by_words(browser: Browser) -> None:
     assert browser.value(LABELS) == ["published_combo"]
     told = browser.value("document.querySelector('form.filters output').textContent")
     assert told == f"1 of {len(SMALL)} rows"
+
+
+LINES = (
+    "Object.values(Bokeh.index.roots ?? Bokeh.index)[0].model.renderers"
+    ".map(r => r.data_source.data)"
+)
+CLASSES = "[...document.querySelectorAll('.chart [name=class] option')].map(o => o.value)"
+
+
+@needs_chromium
+def test_the_curves_of_another_study_can_be_chosen(
+    browser: Browser, studies: dict[str, Study]
+) -> None:
+    show_curves(browser)
+    first, other = studies.values()
+    combo = "document.querySelector('.chart [name=loss]:disabled')"
+    assert browser.value(CLASSES) == ["", *first.classes]
+    assert browser.value(combo) is None
+    browser.value("document.querySelector('.chart [name=none]').click()")
+    dice = across.shared(studies).index("dice")
+    choose(browser, f".chart [name=loss][value='{dice}']", "on")
+    choose(browser, ".chart [name=class]", first.rarest)
+    lines, _, crosses = browser.value(LINES)
+    assert len(lines["xs"]) == 1 and crosses["x"] == []
+
+    choose(browser, ".chart [name=study]", "1")
+    assert browser.value(CLASSES) == ["", *other.classes]
+    # the rarest stays the rarest, whatever its name; Combo as published is not there
+    assert browser.value("document.querySelector('.chart [name=class]').value") == other.rarest
+    assert browser.value(f"{combo}.parentElement.textContent").strip() == "Combo (published)"
+    others, points, crosses = browser.value(LINES)
+    assert others["colour"] == lines["colour"]
+    rows = other.curves[
+        (other.curves["loss"] == "dice") & (other.curves["quantity"] == "dice")
+        & (other.curves["class"] == other.rarest)
+    ]  # fmt: skip
+    median = rows.groupby("step")["value"].median()
+    assert points["x"] == list(median.index)
+    assert points["y"] == pytest.approx(median.to_list(), abs=1e-4)
+    assert len(crosses["x"]) == other.seeds  # where Dice lost it in every run
+    told = browser.value("document.querySelector('.readout tbody').textContent")
+    assert f"lost {other.rarest} in 2 of 2 runs" in told
+
+
+@needs_chromium
+def test_a_loss_that_the_chosen_study_lacks_is_told_and_not_drawn(browser: Browser) -> None:
+    show_curves(browser)
+    browser.value("document.querySelector('.chart [name=none]').click()")
+    choose(browser, ".chart [name=study]", "0")
+    last = "[...document.querySelectorAll('.chart [name=loss]')].at(-1)"
+    browser.value(f"{last}.click()")
+    choose(browser, ".chart [name=study]", "1")
+    assert browser.value(f"{last}.checked && {last}.disabled")
+    told = browser.value("document.querySelector('.readout tbody').lastChild.textContent")
+    assert told == "Combo (published)––not in this study"
+
+
+@needs_chromium
+def test_paper_has_the_curves_of_every_study(browser: Browser, studies: dict[str, Study]) -> None:
+    show_curves(browser)
+    shown = "[...document.querySelectorAll('#curves .static img')].filter(i => i.offsetHeight > 50)"
+    assert browser.value(f"{shown}.length") == 0
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.value(f"{shown}.length") == len(studies)
+        assert browser.value("document.querySelector('#curves .chart').offsetHeight") == 0
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
 
 
 @needs_chromium

@@ -250,6 +250,17 @@ def test_text_stands_out_from_its_background_by_day_and_night(browser: Browser) 
                 assert ratio >= 4.5, (ink, paper, dark, ratio)
 
 
+def test_what_became_of_a_run_has_a_colour_of_its_own(browser: Browser) -> None:
+    browser.open(browser.file)
+    ink = browser.value("getComputedStyle(document.querySelector('#failures td')).color")
+    colours = browser.value(
+        "Object.fromEntries([...document.querySelectorAll('#failures .outcome')]"
+        ".map(told => [told.textContent, getComputedStyle(told).color]))"
+    )
+    assert set(colours) == {"failed", "diverged", "total", "partial"}
+    assert ink not in colours.values()
+
+
 CONTRAST = """(one, other) => {
   const light = (name) => {
     const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim();

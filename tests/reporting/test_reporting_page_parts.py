@@ -230,9 +230,11 @@ def test_kinds_tell_published_corrected_and_neither_apart(study: Study) -> None:
 
 
 def test_curves_are_those_of_the_table(study: Study) -> None:
-    found = chart.curves(study)
+    found = chart.curves({"made_up": study, "empty": Study("empty")}, study.losses)
     assert [loss["label"] for loss in found["losses"]] == study.losses
-    run = found["runs"][0]
+    assert [entry["name"] for entry in found["studies"]] == ["made_up"]
+    runs = found["studies"][0]["runs"]
+    run = runs[0]
     label, name = study.losses[run["loss"]], study.classes[0]
     rows = study.curves[
         (study.curves["loss"] == label) & (study.curves["seed"] == run["seed"])
@@ -240,15 +242,15 @@ def test_curves_are_those_of_the_table(study: Study) -> None:
     ].sort_values("step")  # fmt: skip
     assert run["steps"] == rows["step"].to_list()
     assert run["dice"][name] == pytest.approx(rows["value"].to_list(), abs=5e-5)
-    lost = {(r["loss"], r["seed"]): r["lost"] for r in found["runs"]}
+    lost = {(r["loss"], r["seed"]): r["lost"] for r in runs}
     assert lost[study.losses.index("cross_entropy"), 0] == [study.classes[-1]]
-    assert chart.curves(Study("empty")) == {}
+    assert chart.curves({"empty": Study("empty")}, []) == {}
 
 
 def test_the_reference_the_best_and_the_pairs_of_generalized_dice_are_drawn_first(
     study: Study,
 ) -> None:
-    shown = chart.first_shown(study)
+    shown = chart.first_shown([study], study.losses)
     assert shown[0] == study.losses[0] and study.reference_loss in shown
     assert {"generalized_dice", "published_generalized_dice_graph"} <= set(shown)
 

@@ -1,11 +1,14 @@
 """What the report says of reproduction, and the reference told again without a run."""
 
 import dataclasses
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from test_reporting_report import section
 
+from workflow import files
 from workflow.__main__ import main
 from workflow.comparison.reproduction import refusal
 from workflow.reporting import report
@@ -103,10 +106,39 @@ def test_the_reference_is_told_again_from_its_packed_tables(retold: Path) -> Non
     assert (retold / "paper.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_pictures_that_need_slices_are_the_committed_ones_or_say_so(retold: Path) -> None:
+def test_cases_are_drawn_from_the_slices_of_the_reference(retold: Path) -> None:
+    study = read_study(REFERENCE)
+    page = (retold / "report.html").read_text(encoding="utf-8")
+    shown = section(page, "cases")
+    assert "This page has no viewer" not in shown
+    cases = dict(study.slices[["kind", "case"]].drop_duplicates().to_numpy().tolist())
+    for kind in ("median", "worst"):
+        drawn = (retold / "figures" / f"cases_{kind}.svg").read_text()
+        assert "No slices of cases" not in drawn
+        title = re.search(rf'id="figure-cases_{kind}">\s*<img src="[^"]+" alt="([^"]+)"', page)
+        assert f"({cases[kind]})" in title[1]
+    # the predictions are those of the runs whose scores are committed
+    best = study.cases[study.cases["checkpoint"] == study.checkpoint]
+    scores = best.groupby(["loss", "seed", "case"])["dice"].mean()
+    for table in (study.slices, files.read_table(REFERENCE / "tables" / "volumes.csv")):
+        rows = table[table["role"].isin(study.losses)]
+        assert set(rows["role"]) == set(study.losses) and set(rows["kind"]) == {"median", "worst"}
+        keys = zip(rows["role"], rows["seed"].astype(int), rows["case"], strict=True)
+        assert rows["dice"].to_list() == pytest.approx([scores[key] for key in keys], abs=1e-8)
+
+
+def test_pictures_that_need_slices_are_the_committed_ones_or_say_so(tmp_path: Path) -> None:
+    """Data of patients: the reference has numbers only."""
+    reference = shutil.copytree(REFERENCE.parent / "hippocampus_long", tmp_path / "reference")
+    assert not (reference / "tables" / "slices.npz").exists()
     committed = (REFERENCE / "figures" / "cases_median.png").read_bytes()
-    assert (retold / "figures" / "cases_median.png").read_bytes() == committed
-    assert "No slices of cases" in (retold / "figures" / "cases_worst.svg").read_text()
+    (reference / "figures" / "cases_median.png").write_bytes(committed)
+    out = tmp_path / "retold"
+    assert main(["retell", str(reference), str(out)]) == 0
+    assert (out / "figures" / "cases_median.png").read_bytes() == committed
+    assert "No slices of cases" in (out / "figures" / "cases_worst.svg").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "This page has no viewer" in section(page, "cases")
 
 
 def test_a_changed_reference_is_not_told(retold: Path, tmp_path: Path, caplog) -> None:

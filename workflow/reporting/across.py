@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from workflow import files
-from workflow.reporting import answer, downloads, drawn, failures, page, provenance, ranking, text
+from workflow.reporting import (
+    answer,
+    chart,
+    corrections,
+    downloads,
+    failures,
+    page,
+    provenance,
+    ranking,
+    text,
+)
+from workflow.reporting.figures_curves import draw_validation_curves
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 from workflow.reporting.style import (
     BLACK,
@@ -33,14 +43,17 @@ from workflow.reporting.wording import (
     interval,
     listing,
     number,
-    percent,
     readable,
     shortened,
-    signed,
 )
 
 QUESTION = "Which losses survive class imbalance in every one of these studies?"
 NAMED = 10
+RANKS = (
+    "Place of each loss that all studies have, by mean Dice; names at the left in the order of the "
+    "first study, at the right in that of the last. A cross: a run of the loss lost a class, "
+    "diverged or failed there. Dashed: as published."
+)
 
 
 def build(out: Path, folders: Mapping[str, Path]) -> Path:
@@ -52,26 +65,30 @@ def build(out: Path, folders: Mapping[str, Path]) -> Path:
     table = scores(studies)
     files.write_table(out / "tables" / "scores.csv", table)
     stability = files.read_table(out / "tables" / "stability.csv")
-    save(draw(studies), out / "figures", "ranks")
-    environment = page.environment()
-    environment.filters.update(number=number, signed=signed, percent=percent, readable=readable)
-    environment.filters.update(finite=lambda value: value is not None and math.isfinite(value))
-    environment.globals.update(interval=interval, count=count, bar=drawn.interval_bar)
-    code = environment.get_template("across.html.j2").render(
+    pairs = corrections.in_studies(studies)
+    files.write_table(out / "tables" / "corrections.csv", corrections.table(pairs))
+    safe = safe_in(studies)
+    losses = _losses(studies, safe)
+    curves = chart.curves(studies, [row["loss"] for row in losses])
+    figures = {"ranks": _ranks(studies, safe, out / "figures"), **_curves(studies, out / "figures")}
+    code = page.render(
+        "across.html.j2",
         question=QUESTION,
         studies=studies,
-        answers=answers(studies, stability),
-        losses=_losses(studies),
+        answers=answers(studies, safe, pairs, stability),
+        losses=losses,
         stability=stability.to_dict("records"),
         endpoints={"mean_dice": "mean Dice", "rarest_dice": "rarest class"},
-        figure=page.address(out / "figures" / "ranks.svg"),
-        title=title(studies),
+        figures=figures,
+        curves=curves,
+        curve_figures=[name for name in figures if name != "ranks"],
+        library=chart.library() if curves else {},
+        pairs=pairs,
         warnings={
             name: failures.warnings(study, failures.missing(study))
             for name, study in studies.items()
         },
-        facts={name: provenance.facts(study) for name, study in studies.items()},
-        tier_names={"separable": "below"},
+        made={name: _made(study) for name, study in studies.items()},
         downloads=downloads.tables(out),
     )
     files.write_text(out / "report.html", code)
@@ -100,10 +117,19 @@ def scores(studies: Mapping[str, Study]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def answers(studies: Mapping[str, Study], stability: pd.DataFrame) -> list[answer.Answer]:
-    """What is safe everywhere, what breaks everywhere, and how alike the rankings are."""
+def safe_in(studies: Mapping[str, Study]) -> dict[str, set[str]]:
+    """The losses that kept every class in each run, by study."""
+    return {name: set(answer.safe(study)) for name, study in studies.items()}
+
+
+def answers(
+    studies: Mapping[str, Study],
+    safe: Mapping[str, Set[str]],
+    pairs: Sequence[Mapping[str, Any]],
+    stability: pd.DataFrame,
+) -> list[answer.Answer]:
+    """What is safe everywhere or nowhere, what correcting gains, how alike the rankings are."""
     labels = shared(studies)
-    safe = {name: set(answer.safe(study)) for name, study in studies.items()}
     everywhere = [x for x in labels if all(x in kept for kept in safe.values())]
     nowhere = [x for x in labels if not any(x in kept for kept in safe.values())]
     among = (
@@ -121,6 +147,7 @@ def answers(studies: Mapping[str, Study], stability: pd.DataFrame) -> list[answe
             f"Of {among}, {somewhere or 'none'} {'is' if somewhere == 1 else 'are'} safe in one "
             "study and not in another.",
         ),
+        answer.Answer("What correcting gains", _gains(pairs, len(studies))),
         answer.Answer("How alike they rank", " ".join(_alike(stability))),
     ]
 
@@ -130,6 +157,29 @@ def _named(labels: Sequence[str], among: str, what: str) -> str:
         return f"Of {among}, none {what}."
     names = shortened([readable(label) for label in labels], NAMED)
     return f"Of {among}, {len(labels)} {what}: {names}."
+
+
+def _gains(pairs: Sequence[Mapping[str, Any]], studies: int) -> str:
+    """How many corrections score higher, and how many lower, in all or some of the studies."""
+    everywhere = [pair["costs"].values() for pair in pairs if len(pair["costs"]) == studies]
+    if not everywhere:
+        return "No published loss was trained beside its correction in every study."
+    found = [[cost["differences"]["mean_dice"] for cost in costs] for costs in everywhere]
+    clear = [[x["difference"] if x and x["separable"] else 0 for x in row] for row in found]
+    told = []
+    for sign in (1, -1):
+        signs = [sum(sign * x > 0 for x in row) for row in clear]
+        counted = {
+            "every study": sum(amount == studies for amount in signs),
+            "some": sum(0 < amount < studies for amount in signs),
+        }
+        parts = [f"for {amount} in {where}" for where, amount in counted.items() if amount]
+        told.append(listing(parts) or "for none in any")
+    return (
+        f"Of {count(len(found), 'published loss', 'published losses')} that every study trained "
+        f"beside the correction, the correction has a separably higher mean Dice {told[0]}, "
+        f"and a separably lower one {told[1]}."
+    )
 
 
 def _alike(stability: pd.DataFrame) -> list[str]:
@@ -152,13 +202,13 @@ def _alike(stability: pd.DataFrame) -> list[str]:
     return told
 
 
-def title(studies: Mapping[str, Study]) -> str:
+def title(studies: Mapping[str, Study], safe: Mapping[str, Set[str]]) -> str:
     """What the figure shows, as a sentence."""
     labels = shared(studies)
     if not labels:
         return "The studies share no loss"
     losses = count(len(labels), "loss", "losses")
-    broken = {name: len(set(labels) - set(answer.safe(s))) for name, s in studies.items()}
+    broken = {name: len(set(labels) - kept) for name, kept in safe.items()}
     if not any(broken.values()):
         return f"None of {losses} lost a class in any run of {len(studies)} studies"
     parts = [f"{amount or 'none'} on {name}" for name, amount in broken.items()]
@@ -166,23 +216,22 @@ def title(studies: Mapping[str, Study]) -> str:
 
 
 @styled
-def draw(studies: Mapping[str, Study]) -> Figure:
+def draw(studies: Mapping[str, Study], safe: Mapping[str, Set[str]]) -> Figure:
     """The place of each shared loss from study to study; a cross where it lost a class in one."""
     labels = shared(studies)
     if not labels:
-        return nothing_to_show(title(studies), "No loss is in all of them.")
+        return nothing_to_show(title(studies, safe), "No loss is in all of them.")
     figure = new_figure(WIDTH, 1.6 + 0.27 * max(len(labels), 4))
     axis = figure.subplots()
     names = list(studies)
     orders = {name: [x for x in study.losses if x in labels] for name, study in studies.items()}
-    broken = {name: set(labels) - set(answer.safe(study)) for name, study in studies.items()}
     for index, label in enumerate(orders[names[0]]):
         colour = LINE_COLOURS[index % len(LINE_COLOURS)]
         places = [orders[name].index(label) + 1 for name in names]
         dash = "--" if label.startswith("published_") else "-"
         axis.plot(range(len(names)), places, dash, color=colour, linewidth=1.6, zorder=2)
         for x, (name, place) in enumerate(zip(names, places, strict=True)):
-            mark = "x" if label in broken[name] else "o"
+            mark = "o" if label in safe[name] else "x"
             axis.plot(x, place, mark, color=colour, markersize=6, markeredgewidth=2, zorder=3)
     axis.set_xticks(range(len(names)), names)
     axis.set_ylim(len(labels) + 0.6, 0.4)
@@ -202,11 +251,44 @@ def draw(studies: Mapping[str, Study]) -> Figure:
         line(linestyle="--", label="as published"),
     ]
     legend_below(figure, handles[: 3 if any(x.startswith("published_") for x in labels) else 2])
-    headline(figure, title(studies))
+    headline(figure, title(studies, safe))
     return figure
 
 
-def _losses(studies: Mapping[str, Study]) -> list[dict[str, Any]]:
+def _ranks(
+    studies: Mapping[str, Study], safe: Mapping[str, Set[str]], folder: Path
+) -> dict[str, str]:
+    """The figure of the places, written into ``folder``, as the page shows it."""
+    svg, _ = save(draw(studies, safe), folder, "ranks")
+    return {"source": page.address(svg), "title": title(studies, safe), "caption": RANKS}
+
+
+def _curves(studies: Mapping[str, Study], folder: Path) -> dict[str, dict[str, str]]:
+    """The learning curves of each study as figures, by name, for print and without a script."""
+    found = {}
+    for name, study in studies.items():
+        figure = f"validation_curves_{name.replace('/', '_')}"
+        svg, _ = save(draw_validation_curves(study), folder, figure)
+        found[figure] = {
+            "source": page.address(svg),
+            "title": f"{name}: {text.curves_title(study)}",
+            "caption": f"{name}: {text.caption(study, 'validation_curves')}",
+        }
+    return found
+
+
+def _made(study: Study) -> dict[str, Any]:
+    """Where the numbers of a study come from, what it is of first."""
+    runs = (
+        f"{count(len(study.runs), 'run')} of {count(len(study.losses), 'loss', 'losses')}, "
+        f"{count(study.seeds, 'seed')}"
+    )
+    found = provenance.section(study)
+    known = {"Data set": study.dataset_name, "Rarest class": study.rarest or "unknown"}
+    return {**found, "facts": {**known, "Runs": runs, **found["facts"]}}
+
+
+def _losses(studies: Mapping[str, Study], safe: Mapping[str, Set[str]]) -> list[dict[str, Any]]:
     """A row for each loss of any study, those that all have first."""
     labels = shared(studies)
     others = sorted({x for study in studies.values() for x in study.losses} - set(labels))
@@ -215,7 +297,6 @@ def _losses(studies: Mapping[str, Study]) -> list[dict[str, Any]]:
         for name, study in studies.items()
     }
     places = {name: {x: i for i, x in enumerate(s.losses, 1)} for name, s in studies.items()}
-    safe = {name: set(answer.safe(study)) for name, study in studies.items()}
     found = []
     for label in [*labels, *others]:
         cells = {

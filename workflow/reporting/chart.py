@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -31,18 +32,39 @@ def library() -> dict[str, str]:
     return {"packed": packed(code.encode()), "version": version("bokeh")}
 
 
-def curves(study: Study) -> dict[str, Any]:
-    """Validation Dice of every run; empty without a curve.
+def curves(studies: Mapping[str, Study], labels: Sequence[str]) -> dict[str, Any]:
+    """Validation Dice of every run of these losses, by study; empty without a curve.
 
-    Runs are ``{loss, seed, steps, dice: {class: [..]}, lost: [class, ..], outcome}``, ``loss`` an
-    index of ``losses``; a value that is missing is None.
+    ``labels``: the losses in the order of the page, the same for every study. Runs are
+    ``{loss, seed, steps, dice: {class: [..]}, lost: [class, ..], outcome}``, ``loss`` an index of
+    ``losses``; a value that is missing is None. Studies without a curve are left out.
     """
+    found = []
+    for name, study in studies.items():
+        if runs := _runs(study, labels):
+            classes = [{"name": x, "rarest": x == study.rarest} for x in study.classes]
+            found.append({"name": name, "classes": classes, "runs": runs})
+    if not found:
+        return {}
+    return {
+        "studies": found,
+        "losses": [
+            {"label": label, "name": readable(label), "published": label.startswith("published_")}
+            for label in labels
+        ],
+        "chosen": [labels.index(label) for label in first_shown(studies.values(), labels)],
+        # the page's own ink, which is white at night, stands for black
+        "colours": ["" if colour == BLACK else colour for colour in LINE_COLOURS],
+    }
+
+
+def _runs(study: Study, labels: Sequence[str]) -> list[dict[str, Any]]:
     rows = study.curves
     if rows.empty or study.runs.empty:
-        return {}
+        return []
     wanted = (rows["split"] == "validation") & (rows["quantity"] == "dice")
-    rows = rows[wanted & rows["class"].isin(study.classes) & rows["loss"].isin(study.losses)]
-    place = {label: index for index, label in enumerate(study.losses)}
+    rows = rows[wanted & rows["class"].isin(study.classes) & rows["loss"].isin(labels)]
+    place = {label: index for index, label in enumerate(labels)}
     known = {
         (run["loss"], run["learning_rate"], run["seed"]): run for _, run in study.runs.iterrows()
     }
@@ -58,19 +80,7 @@ def curves(study: Study) -> dict[str, Any]:
             "lost": [] if run is None else sorted(study.lost_classes(run)),
             "outcome": "" if run is None else study.outcome(run),
         })  # fmt: skip
-    if not runs:
-        return {}
-    return {
-        "classes": [{"name": name, "rarest": name == study.rarest} for name in study.classes],
-        "losses": [
-            {"label": label, "name": readable(label), "published": label.startswith("published_")}
-            for label in study.losses
-        ],
-        "chosen": [place[label] for label in first_shown(study)],
-        # the page's own ink, which is white at night, stands for black
-        "colours": ["" if colour == BLACK else colour for colour in LINE_COLOURS],
-        "runs": sorted(runs, key=lambda run: (run["loss"], run["seed"])),
-    }
+    return sorted(runs, key=lambda run: (run["loss"], run["seed"]))
 
 
 def _values(table: pd.DataFrame, name: str) -> list[float | None]:
@@ -79,9 +89,10 @@ def _values(table: pd.DataFrame, name: str) -> list[float | None]:
     return [round(float(x), 4) if math.isfinite(x) else None for x in table[name]]
 
 
-def first_shown(study: Study) -> list[str]:
-    """The best loss, the reference, and as many of the pairs as there is room for."""
-    pairs = sorted(study.pairs(), key=lambda pair: "generalized_dice" not in pair[0])
-    wanted = [*study.losses[:1], study.reference_loss]
+def first_shown(studies: Collection[Study], labels: Sequence[str]) -> list[str]:
+    """The first loss, the references, and as many of the pairs as there is room for."""
+    pairs = [pair for study in studies for pair in study.pairs()]
+    pairs.sort(key=lambda pair: "generalized_dice" not in pair[0])
+    wanted = [*labels[:1], *(study.reference_loss for study in studies)]
     wanted += [label for old, fix in pairs for label in (fix, old)]
-    return [label for label in dict.fromkeys(wanted) if label in study.losses][:CHOSEN]
+    return [label for label in dict.fromkeys(wanted) if label in labels][:CHOSEN]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,29 +29,77 @@ def pairs(study: Study, gallery: pd.DataFrame) -> list[dict[str, Any]]:
     return [card(study, old, fix, gallery) for old, fix in study.pairs()]
 
 
+def in_studies(studies: Mapping[str, Study]) -> list[dict[str, Any]]:
+    """The pairs of any study: what the correction changes, and its cost in each that has both.
+
+    Pairs that more studies have come first.
+    """
+    having: dict[tuple[str, str], list[str]] = {}
+    for name, study in studies.items():
+        for pair in study.pairs():
+            having.setdefault(pair, []).append(name)
+    return [
+        {
+            "labels": pair,
+            **change(studies[names[0]], *pair),
+            "costs": {name: cost(studies[name], *pair) for name in names},
+        }
+        for pair, names in sorted(having.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The measured differences of :func:`in_studies`, corrected - published, a row for each."""
+    columns = ["study", "published", "corrected", "endpoint", "difference", "low", "high", "p_holm",
+               "separable"]  # fmt: skip
+    rows = [
+        {"study": name, "published": pair["labels"][0], "corrected": pair["labels"][1],
+         "endpoint": endpoint, **{key: found[key] for key in columns[4:]}}
+        for pair in pairs
+        for name, costs in pair["costs"].items()
+        for endpoint, found in costs["differences"].items()
+        if found is not None
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
 def card(study: Study, published: str, corrected: str, gallery: pd.DataFrame) -> dict[str, Any]:
     """What a correction changes in the formula, in the gradient and in the scores."""
-    contrasts = {
-        endpoint: study.contrast("correction", corrected, published, endpoint)
-        for endpoint in ("mean_dice", "rarest_dice")
+    cards = {entry.get("label"): entry for entry in study.cards}
+    names = [str(cards.get(x, {}).get("name") or x) for x in (published, corrected)]
+    return {
+        **change(study, published, corrected),
+        "gradient": gradient(gallery, *names),
+        **cost(study, published, corrected),
     }
+
+
+def change(study: Study, published: str, corrected: str) -> dict[str, Any]:
+    """What is wrong as published, and what the correction changes in formula and conventions."""
     cards = {entry.get("label"): entry for entry in study.cards}
     before, after = cards.get(published, {}), cards.get(corrected, {})
-    reasons = [found["reason"] for found in contrasts.values() if found is not None]
     formulas = str(before.get("formula") or ""), str(after.get("formula") or "")
+    found = study.contrast("correction", corrected, published, "mean_dice")
     return {
-        "published": study.row(published),
-        "corrected": study.row(corrected),
-        "reason": next(iter(reasons), "") or before.get("reason") or "",
+        "reason": ("" if found is None else found["reason"]) or before.get("reason") or "",
         "formulas": compared(*formulas) if all(formulas) else None,
         "words": [
             (title, str(before[key]), str(after[key]))
             for key, title in FIELDS.items()
             if before.get(key) and after.get(key) and before[key] != after[key]
         ],
-        "gradient": gradient(
-            gallery, str(before.get("name") or published), str(after.get("name") or corrected)
-        ),
+    }
+
+
+def cost(study: Study, published: str, corrected: str) -> dict[str, Any]:
+    """Scores and runs of both, and the measured differences."""
+    contrasts = {
+        endpoint: study.contrast("correction", corrected, published, endpoint)
+        for endpoint in ("mean_dice", "rarest_dice")
+    }
+    return {
+        "published": study.row(published),
+        "corrected": study.row(corrected),
         "collapse": [_collapse(study, label) for label in (published, corrected)],
         "differences": {
             name: None

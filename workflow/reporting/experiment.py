@@ -137,12 +137,8 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
         svg, _ = save(draw(experiment), folder / "figures", name)
         caption = chapter.captions[name](experiment)
         pictures[name] = {"source": page.address(svg), "caption": caption}
-    environment = page.environment()
-    environment.filters.update(
-        number=wording.number, readable=wording.readable, listing=wording.listing
-    )
-    configuration = yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True)
-    content = environment.get_template("experiment.html.j2").render(
+    content = page.render(
+        "experiment.html.j2",
         experiment=experiment,
         fates=fates(experiment),
         stopped=failures.stopped(experiment.raw["runs"], logs),
@@ -155,9 +151,7 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
         summary=_cells(_short_summary(experiment)),
         shown={title: _cells(experiment.answers[name]) for name, title in chapter.shown.items()},
         made_by=made_by(experiment),
-        rerun=provenance.rerun(experiment.name, experiment.environment),
-        configuration=configuration,
-        configuration_link=downloads.address(configuration.encode(), "text/plain"),
+        again=provenance.again(experiment),
         downloads=downloads.tables(folder),
     )
     out = folder / "report.html"

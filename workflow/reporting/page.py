@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
+from typing import Any
 
 import jinja2
+
+from workflow.reporting import drawn, wording
+from workflow.reporting.formula import mathml
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
-def environment() -> jinja2.Environment:
-    """Templates that escape all text and stop at a name that is not there."""
-    return jinja2.Environment(
+def render(template: str, **values: Any) -> str:
+    """The page of a template, which writes numbers and names as all pages do.
+
+    All text is escaped, and a name that is not there is an error.
+    """
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(
+        number=wording.number,
+        signed=wording.signed,
+        percent=wording.percent,
+        p_value=wording.p_value,
+        readable=wording.readable,
+        listing=wording.listing,
+        mathml=mathml,
+        finite=lambda value: value is not None and math.isfinite(value),
+    )
+    environment.globals.update(
+        estimate=wording.estimate,
+        interval=wording.interval,
+        count=wording.count,
+        bar=drawn.interval_bar,
+        tier_names={"separable": "below"},
+    )
+    return environment.get_template(template).render(values)
 
 
 def address(picture: Path) -> str:

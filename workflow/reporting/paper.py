@@ -62,7 +62,8 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
             for figure in its.figures
         }
     if told.patients.studies:
-        alike = across.draw(paper_patients.beside(told.patients, study))
+        both = paper_patients.beside(told.patients, study)
+        alike = across.draw(both, across.safe_in(both))
         said["real_figure"] = _drawn(project, "reference/across/ranks.svg", alike)
     said["cards"] = _cards(project, study, project.get("references.bib", b"").decode())
     project["study/statements.json"] = json.dumps(said).encode("utf-8")

@@ -95,11 +95,12 @@ def headline(patients: Patients, study: Study) -> str:
     amounts = [f"{lost or 'none'} of {whole} on {name}" for name, (lost, whole) in forms.items()]
     lost = listing(amounts) if any(lost for lost, _ in forms.values()) else "none"
     where = ", where every case has every class," if _complete(patients.studies.values()) else ""
+    both = beside(patients, study)
     told = (
         f"On data of patients ({listing(forms)}){where} {lost} of the forms of Generalized Dice "
         "lost a class in most runs."
         if all(whole for _, whole in forms.values())
-        else f"{across.title(beside(patients, study))}."
+        else f"{across.title(both, across.safe_in(both))}."
     )
     return f"{told} {_verdict(_pairs(patients, 'mean_dice', study.name), study)}".strip()
 

@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
+import yaml
 
+from workflow.reporting import downloads
 from workflow.reporting.study_tables import Study
 from workflow.reporting.wording import DASH, count, number
 
 MACHINE = ("platform", "processor", "cores")
 ORIGIN = ("written", "commit")
+
+
+class Made(Protocol):
+    """A study or an experiment: what was run under which name, by what."""
+
+    name: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+
+
+def section(study: Study) -> dict[str, Any]:
+    """All that a page says of where a study's numbers come from."""
+    return {
+        "facts": facts(study),
+        "again": again(study),
+        "versions": versions(study),
+        "seeds": seeds(study),
+    }
+
+
+def again(made: Made) -> dict[str, Any]:
+    """The resolved study, inside the page, and the commands that run it."""
+    configuration = yaml.safe_dump(made.config, sort_keys=False, allow_unicode=True)
+    return {
+        "file": f"{made.name}.yaml",
+        "configuration": configuration,
+        "link": downloads.address(configuration.encode(), "text/plain"),
+        "commands": rerun(made.name, made.environment),
+    }
 
 
 def facts(study: Study) -> dict[str, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from workflow import files
 from workflow.reporting import (
@@ -16,7 +15,6 @@ from workflow.reporting import (
     chart,
     corrections,
     downloads,
-    drawn,
     evidence,
     failures,
     figures,
@@ -29,7 +27,6 @@ from workflow.reporting import (
     viewer,
     wording,
 )
-from workflow.reporting.formula import mathml
 from workflow.reporting.study_tables import FLOOR, Study, read_study
 
 NOTHING = pd.DataFrame()
@@ -72,42 +69,25 @@ def render(
     study: Study, folder: Path, reference: Path | None = None, logs: Path | None = None
 ) -> str:
     """The page as text; ``folder`` has the study's figures, logs and tables."""
-    environment = page.environment()
-    environment.filters.update(
-        number=wording.number,
-        signed=wording.signed,
-        percent=wording.percent,
-        p_value=wording.p_value,
-        readable=wording.readable,
-        mathml=mathml,
-        finite=lambda value: value is not None and math.isfinite(value),
-    )
-    environment.globals.update(
-        estimate=wording.estimate,
-        interval=wording.interval,
-        count=wording.count,
-        bar=drawn.interval_bar,
-    )
     gaps = failures.missing(study)
     fixed = read_study(reference / "fixed_rate") if reference else Study("")
     fixed_rate = fixed if ranking.at_one_rate(study, fixed) else None
     gallery = files.read_table(reference / "losses" / "gallery.csv") if reference else NOTHING
-    configuration = yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True)
-    template = environment.get_template("report.html.j2")
-    return template.render(
+    return page.render(
+        "report.html.j2",
         study=study,
         question=text.QUESTION,
         answers=answer.answers(study, gaps),
         glance=answer.glance(study),
         glance_title=answer.glance_title(study),
         asked=text.asked(study),
-        tier_names={"separable": "below"},
         rule_name=evidence.rule_name,
         aspects=evidence.ASPECTS,
         figures={name: _figure(study, folder / "figures", name) for name in TITLES},
         ranking=ranking.rows(study, fixed_rate),
         fixed_notes=ranking.fixed_notes(study, fixed_rate) if fixed_rate else [],
-        curves=(curves := chart.curves(study)),
+        curves=(curves := chart.curves({study.name: study}, study.losses)),
+        curve_figures=["validation_curves"],
         library=chart.library() if curves else {},
         pairs=corrections.pairs(study, gallery),
         contrasts=_contrasts(study),
@@ -133,12 +113,7 @@ def render(
         cards=[_card(card) for card in study.cards],
         rules=text.rules(study),
         scope=text.scope(study),
-        facts=provenance.facts(study),
-        versions=provenance.versions(study),
-        seeds=provenance.seeds(study),
-        rerun=provenance.rerun(study.name, study.environment),
-        configuration=configuration,
-        configuration_link=downloads.address(configuration.encode(), "text/plain"),
+        made=provenance.section(study),
         downloads=downloads.tables(folder),
         floor=FLOOR,
     )

@@ -9,12 +9,30 @@
   const boxes = [...chart.querySelectorAll("input[name=loss]")];
   const dashes = ["solid", "dotted", "dotdash"];
   const taken = new Map(); // loss -> number of its colour, the first that is free when it is chosen
-  let plot, lines, points, ends;
+  const which = chart.querySelector("select[name=study]"); // only a page of several studies has it
+  const classes = chart.querySelector("select[name=class]");
+  let study, plot, lines, points, ends;
 
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const colour = (loss) => data.colours[taken.get(loss) % data.colours.length] || style("--ink");
   const dash = (loss) => data.losses[loss].published ? "dashed" : dashes[Math.floor(taken.get(loss) / data.colours.length) % dashes.length];
 
+  // Another study: its classes, the rarest staying the rarest; losses it lacks cannot be chosen.
+  const enter = () => {
+    const before = study?.classes.find((entry) => entry.name === classes.value);
+    study = data.studies[which ? Number(which.value) : 0];
+    const kept = before && study.classes.find((entry) => before.rarest ? entry.rarest : entry.name === before.name);
+    const options = study.classes.map((entry) => new Option(`${entry.name}${entry.rarest ? " (rarest)" : ""}`, entry.name));
+    classes.replaceChildren(new Option("mean of the classes", ""), ...options);
+    classes.value = kept ? kept.name : "";
+    const had = new Set(study.runs.map((run) => run.loss));
+    boxes.forEach((box, loss) => { box.disabled = !had.has(loss); });
+    // set and not found from the lines, of which there may be none
+    const steps = study.runs.flatMap((run) => run.steps);
+    const last = steps.reduce((a, b) => Math.max(a, b), 1);
+    const [start, end] = [-0.04 * last, 1.04 * last];
+    plot.x_range.setv({ start, end, reset_start: start, reset_end: end });
+  };
   const choose = () => {
     const chosen = new Set(boxes.filter((box) => box.checked).map((box) => Number(box.value)));
     for (const loss of [...taken.keys()]) if (!chosen.has(loss)) taken.delete(loss);
@@ -34,7 +52,7 @@
     return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
   };
   const mean = (values) => values.includes(null) ? null : values.reduce((a, b) => a + b, 0) / values.length;
-  const values = (run, name) => name ? run.dice[name] : run.steps.map((_, i) => mean(data.classes.map((c) => run.dice[c.name][i])));
+  const values = (run, name) => name ? run.dice[name] : run.steps.map((_, i) => mean(study.classes.map((c) => run.dice[c.name][i])));
   const lost = (run, name) => name ? run.lost.includes(name) : run.lost.length > 0;
   const middleOf = (runs, name) => {
     const steps = [...new Set(runs.flatMap((run) => run.steps))].sort((a, b) => a - b);
@@ -43,7 +61,7 @@
   };
 
   const draw = () => {
-    const name = chart.querySelector("select[name=class]").value;
+    const name = classes.value;
     const every = chart.querySelector("input[name=lines]:checked").value === "seeds";
     const wide = { xs: [], ys: [], colour: [], dash: [], width: [], alpha: [] };
     const dots = { x: [], y: [], colour: [], loss: [], which: [], fate: [] };
@@ -58,9 +76,9 @@
       });
     };
     for (const loss of choose()) {
-      const runs = data.runs.filter((run) => run.loss === loss);
+      const runs = study.runs.filter((run) => run.loss === loss);
       const broken = runs.filter((run) => lost(run, name));
-      const fate = broken.length ? `lost ${name || "a class"} in ${broken.length} of ${runs.length} runs` : `${runs.length} runs, none lost ${name || "a class"}`;
+      const fate = !runs.length ? "not in this study" : broken.length ? `lost ${name || "a class"} in ${broken.length} of ${runs.length} runs` : `${runs.length} runs, none lost ${name || "a class"}`;
       const middle = middleOf(runs, name);
       if (every) {
         for (const run of runs) {
@@ -117,7 +135,7 @@
     ends = new B.ColumnDataSource({ data: { x: [], y: [], colour: [] } });
     plot = B.Plotting.figure({
       sizing_mode: "stretch_both", tools: "box_zoom,reset,save", active_drag: null,
-      x_axis_label: "training step", y_axis_label: "validation Dice", y_range: [-0.03, 1.03],
+      x_axis_label: "training step", y_axis_label: "validation Dice", x_range: [0, 1], y_range: [-0.03, 1.03],
     });
     const field = (name) => ({ field: name });
     plot.multi_line(field("xs"), field("ys"), { source: lines, line_color: field("colour"), line_dash: field("dash"), line_width: field("width"), line_alpha: field("alpha") });
@@ -125,11 +143,13 @@
     plot.scatter(field("x"), field("y"), { source: ends, size: 13, marker: "x", line_color: field("colour"), line_width: 3 });
     plot.add_tools(new B.HoverTool({ renderers: [dots], tooltips: [["loss", "@loss"], ["run", "@which"], ["step", "@x"], ["Dice", "@y{0.000}"], ["outcome", "@fate"]] }));
     plot.toolbar.logo = null;
+    enter();
     data.chosen.forEach((loss) => { boxes[loss].checked = true; });
     chart.hidden = false;
     dress();
     await B.Plotting.show(plot, canvas);
     section.classList.add("interactive");
+    which?.addEventListener("input", enter); // before the chart's own listener, which draws
     chart.addEventListener("input", draw);
     chart.querySelector("button[name=none]").addEventListener("click", () => { boxes.forEach((box) => { box.checked = false; }); draw(); });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
