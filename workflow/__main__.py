@@ -785,6 +785,8 @@ def _collect(options: argparse.Namespace) -> None:
             ],
         )
     experiment.write(experiment.collect(configuration, arms), folder / "tables", ".csv.gz")
+    plans = {name: arm.study.plan(arm.prepared) for name, arm in arms.items()}
+    files.write_json(folder / "preparation.json", plans)
     files.write_json(folder / "environment.json", provenance.environment())
 
 
@@ -815,6 +817,10 @@ def _merge(options: argparse.Namespace) -> None:
             arm = f"arm {row.arm}: " if row.arm else ""
             _say("%s%d of %d runs are in no shard", arm, row.missing, row.runs)
     experiment.write(raw, options.out / "tables", ".csv.gz")
+    plans = [folder / "preparation.json" for folder in options.shards]
+    if plans := [plan for plan in plans if plan.is_file()]:  # earlier versions wrote none
+        of_arms = {arm: plan for file in plans for arm, plan in files.read_json(file).items()}
+        files.write_json(options.out / "preparation.json", of_arms)
     files.write_text(options.out / "config.yaml", configuration.as_yaml())
     options.study = options.out / "config.yaml"
     _analyse(options)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from workflow.reporting import report
-from workflow.reporting.preparation import NORMALISATIONS, section
+from workflow.reporting.preparation import NORMALISATIONS, of_arms, section
 from workflow.reporting.study_tables import read_study
 
 EVIL = "<script>alert(1)</script>"
@@ -57,6 +57,16 @@ def test_arrays_on_the_grid_of_the_files_are_told_so() -> None:
     found = copy.deepcopy(FOUND)
     found["asked"]["spacing"] = found["chosen"]["spacing"] = "native"
     assert section(found)["choices"][0]["value"] == "that of each image"
+
+
+def test_arms_that_are_prepared_alike_are_told_together() -> None:
+    smaller = copy.deepcopy(FOUND)
+    smaller["chosen"]["patch_size"] = [32, 32, 8]
+    other_data = copy.deepcopy(FOUND)
+    other_data["fingerprint"]["cases"] = 70
+    found = of_arms({"a": FOUND, "b": smaller, "c": other_data})
+    assert [group["arms"] for group in found] == [["a", "c"], ["b"]]
+    assert [row["value"] for row in found[1]["choices"]][3] == "32 × 32 × 8 voxels"
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,10 @@ def test_one_command_makes_raw_tables_answers_and_a_report(whole):
     assert "1 of 3 runs failed" in page
     assert "no such idea" in page
     assert "End of its log" in page
+    plans = files.read_json(whole.results / "preparation.json")
+    assert list(plans) == ["batch=1,few", "broken"]
+    assert plans["broken"]["chosen"]["patch_size"]
+    assert '<section id="preparation">' in page
     # arms with the same data and splits share their digest
     dataset = table(whole.results, "dataset")
     assert (dataset.groupby(["split", "class"])["sha256"].nunique() == 1).all()
@@ -107,6 +111,7 @@ def test_a_committed_experiment_is_told_without_data_or_runs(changed):
 def test_shards_train_nothing_anew_and_merge_to_the_whole(changed):
     tables = {name: (changed.results / "tables" / f"{name}.csv.gz") for name in TABLES}
     before = {name: path.read_bytes() for name, path in tables.items()}
+    plans = files.read_json(changed.results / "preparation.json")
     shards = []
     for index, settings in enumerate(SHARDS):
         done = changed.snakemake("results/arms/tables/cases.csv.gz", "--config", *settings)
@@ -123,3 +128,4 @@ def test_shards_train_nothing_anew_and_merge_to_the_whole(changed):
     for name in TABLES:
         assert (merged / "tables" / f"{name}.csv.gz").read_bytes() == before[name], name
     assert "1 of 3 runs failed" in (merged / "report.html").read_text()
+    assert files.read_json(merged / "preparation.json") == plans

@@ -133,6 +133,12 @@ def estimated(estimate: statistics.Estimate) -> dict[str, float]:
     }
 
 
+def mean_score(scores: np.ndarray, confidence: float) -> statistics.Estimate:
+    """Mean Dice of one loss in the complete block of its scores (seeds, cases, 1)."""
+    block = scores[np.ix_(*statistics.complete(scores))]
+    return statistics.crossed_mean(block.reshape(block.shape[:2]), confidence).within(0, 1)
+
+
 def mean_difference(values: np.ndarray, confidence: float) -> statistics.Estimate:
     """Mean of paired differences (seeds, cases) of two Dice, which lie between -1 and 1."""
     return statistics.crossed_mean(values, confidence).within(-1, 1)

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 import losses
-from workflow.comparison import collapse, statistics, sweeps
+from workflow.comparison import collapse, contrasts, statistics, sweeps
 from workflow.study import TRAINING_SET_WORDS, Loss, Study, StudyError
 
 EFFECTIVE = 0.01
@@ -215,9 +215,7 @@ def _against_prediction(
 
 
 def _mean(cases: pd.DataFrame, arm: str, confidence: float) -> dict[str, float]:
-    scores = sweeps.arm_scores(cases, [arm])
-    block = scores[np.ix_(*statistics.complete(scores))]
-    estimate = statistics.crossed_mean(block.reshape(block.shape[:2]), confidence).within(0, 1)
+    estimate = contrasts.mean_score(sweeps.arm_scores(cases, [arm]), confidence)
     return dict(zip(("measured", "low", "high"), estimate[:3], strict=True))
 
 

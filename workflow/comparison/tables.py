@@ -321,8 +321,7 @@ def _interval(
 ) -> dict[str, float]:
     """Mean of a loss's scores and its interval over seeds and cases, as columns ``name*``."""
     scores = score_array(cases, endpoint, of_class, [label])
-    block = scores[np.ix_(*statistics.complete(scores))]
-    estimate = statistics.crossed_mean(block.reshape(block.shape[:2]), confidence).within(0, 1)
+    estimate = contrasts.mean_score(scores, confidence)
     return dict(zip((name, f"{name}_low", f"{name}_high"), estimate[:3], strict=True))
 
 

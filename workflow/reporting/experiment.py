@@ -17,7 +17,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from workflow import files
-from workflow.reporting import downloads, failures, page, provenance, wording
+from workflow.reporting import downloads, failures, page, preparation, provenance, wording
 from workflow.reporting.style import (
     FAINT,
     LINE_COLOURS,
@@ -43,6 +43,7 @@ class Experiment:
     name: str
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
     raw: dict[str, pd.DataFrame] = field(default_factory=dict)
     answers: dict[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -102,11 +103,15 @@ def read(folder: Path) -> Experiment:
     """The experiment of ``results/<study>/``."""
     folder = Path(folder)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    environment = folder / "environment.json"
+    environment, plans = (
+        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        for file in (folder / "environment.json", folder / "preparation.json")
+    )
     return Experiment(
         name=folder.resolve().name,
         config=config,
-        environment=json.loads(environment.read_text()) if environment.is_file() else {},
+        environment=environment,
+        preparation=plans,
         raw=_tables(folder / "tables", ".csv.gz"),
         answers=_tables(folder / "tables" / "answers", ".csv"),
     )
@@ -148,6 +153,7 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
         detectable=detectable(experiment),
         pictures=pictures,
         design=_cells(experiment.raw["arms"]) if len(experiment.arms) > 1 else None,
+        preparations=preparation.of_arms(experiment.preparation),
         summary=_cells(_short_summary(experiment)),
         shown={title: _cells(experiment.answers[name]) for name, title in chapter.shown.items()},
         made_by=made_by(experiment),

@@ -113,9 +113,9 @@ def _complete(studies: Iterable[Study]) -> bool:
 
 def told(study: Study) -> list[str]:
     """What a study of patients found."""
-    steps, trials = ((study.config.get(key) or {}).get("steps") for key in ("training", "tuning"))
-    budget = f"Each run has {steps:,} steps" if steps else ""
-    if steps and trials:
+    trials = (study.config.get("tuning") or {}).get("steps")
+    budget = f"Each run has {study.steps:,} steps" if study.steps else ""
+    if study.steps and trials:
         budget += f", its learning rate chosen in trials of {trials:,}"
     sentences = [
         f"{budget}." if budget else "",
@@ -162,13 +162,12 @@ def longer(study: Study, other: Study | None) -> list[str]:
     """What more steps do to the losses that both studies have: lost classes and mean Dice."""
     if other is None:
         return []
-    steps = (other.config.get("training") or {}).get("steps")
     pairs = [
         (readable(label), before, after)
         for label in other.losses
         if (before := study.row(label)) is not None and (after := other.row(label)) is not None
     ]
-    if not pairs or not steps:
+    if not pairs or not other.steps:
         return []
     lost = [
         f"{name} ({_lost(after)} of {count(int(after['runs']), 'run')})"
@@ -182,7 +181,7 @@ def longer(study: Study, other: Study | None) -> list[str]:
         for name, before, after in pairs
     ]
     return [
-        f"With {steps:,} steps {amount} lost a class in some run (before: {once})"
+        f"With {other.steps:,} steps {amount} lost a class in some run (before: {once})"
         f"{f': {listing(lost)}' if lost else ''}.",
         f"Mean Dice is then: {listing(scores)}.",
     ]
@@ -203,9 +202,8 @@ def rescued(patients: Patients, study: Study) -> str:
             if (before := its.row(label)) is not None and _lost(before)
             and (after := other.row(label)) is not None and not _lost(after)
         ]  # fmt: skip
-        steps = (other.config.get("training") or {}).get("steps")
-        if kept and steps:
-            told.append(f"{listing(kept)} on {name} ({steps:,} steps)")
+        if kept and other.steps:
+            told.append(f"{listing(kept)} on {name} ({other.steps:,} steps)")
     return f"That was so for {listing(told)}." if told else ""
 
 

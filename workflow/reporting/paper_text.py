@@ -112,11 +112,10 @@ def abstract(study: Study) -> list[str]:
     published = int(study.ranked["published"].sum()) if len(study.ranked) else 0
     of_them = f", {published} of them as published on the web," if published else ""
     seeds = f", {count(study.seeds, 'seed')} each" if study.seeds else ""
-    steps = (study.config.get("training") or {}).get("steps")
     done = (
         f"Here {count(len(study.losses), 'loss', 'losses')}{of_them} train the same network on "
-        f"{_where(study)}{f' for {steps:,} steps' if steps else ''} from the same initial weights, "
-        f"on the same patches in the same order{seeds}."
+        f"{_where(study)}{f' for {study.steps:,} steps' if study.steps else ''} from the same "
+        f"initial weights, on the same patches in the same order{seeds}."
     )
     told = [done, fate(study, "these"), unbroken(study), generalized(study), leaders(study)]
     return [sentence for sentence in told if sentence]
@@ -282,14 +281,13 @@ def rising(study: Study) -> str:
         & rows["loss"].isin(study.standing)
     ]  # fmt: skip
     dice = rows.groupby(["loss", "seed", "step"])["value"].mean().unstack("step")
-    steps = (study.config.get("training") or {}).get("steps", 0)
-    before = [step for step in dice if step <= 0.8 * steps]
-    if dice.empty or not before or steps not in dice:
+    before = [step for step in dice if step <= 0.8 * study.steps]
+    if dice.empty or not before or study.steps not in dice:
         return ""
-    gains = (dice[steps] - dice[before[-1]]).dropna()
+    gains = (dice[study.steps] - dice[before[-1]]).dropna()
     if gains.empty:
         return ""
-    share = percent(1 - before[-1] / steps)
+    share = percent(1 - before[-1] / study.steps)
     return (
         f"In the last {share} of a run its Dice on validation changed by "
         f"{signed(float(gains.median()))} in the median of the losses that hold "

@@ -68,6 +68,19 @@ def section(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def of_arms(plans: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The choices of an experiment: once for all arms that are prepared alike, with their names."""
+    found: list[dict[str, Any]] = []
+    for arm, plan in plans.items():
+        choices = section(plan)["choices"]
+        alike = next((group for group in found if group["choices"] == choices), None)
+        if alike:
+            alike["arms"].append(arm)
+        else:
+            found.append({"arms": [arm], "choices": choices})
+    return found
+
+
 ORIGINS = {
     "auto": "from the fingerprint",
     "native": "as the files are",

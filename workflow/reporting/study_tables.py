@@ -75,6 +75,11 @@ class Study:
         return str(self.config.get("title") or self.name)
 
     @property
+    def steps(self) -> int:
+        """Of a run; 0 if its study does not say."""
+        return int((self.config.get("training") or {}).get("steps") or 0)
+
+    @property
     def dataset_name(self) -> str:
         return str((self.config.get("dataset") or {}).get("name") or "")
 

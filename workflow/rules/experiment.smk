@@ -17,6 +17,7 @@ rule collect:
         # `update`, because the old tables stay until each new one is whole
         tables=update(RAW),
         environment=f"{RESULTS}/environment.json",
+        preparation=f"{RESULTS}/preparation.json",
     log:
         f"{RESULTS}/logs/collect.log",
     resources:
