@@ -93,6 +93,8 @@ def test_the_page_has_every_figure_also_of_a_shard(overrides, tmp_path):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 1000
     for title in mechanism.CHAPTER.shown.values():
         assert title in page
+    rates = mechanism.CHAPTER.captions["rules"](known)
+    assert ("one rate for all" in rates) == any(arm.startswith("rate=") for arm in known.arms)
     # what is told from files is what is told from tables
     assert mechanism.said(reports.read(folder)) == mechanism.said(known)
     assert "nan" not in text(known)

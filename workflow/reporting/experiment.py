@@ -43,9 +43,9 @@ class Experiment:
     name: str
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    preparation: dict[str, Any] = field(default_factory=dict)
     raw: dict[str, pd.DataFrame] = field(default_factory=dict)
     answers: dict[str, pd.DataFrame] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

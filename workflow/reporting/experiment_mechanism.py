@@ -366,10 +366,12 @@ def _slopes(experiment: Experiment) -> str:
 
 
 def _matrix_caption(experiment: Experiment) -> str:
+    rates = ["its tuned rate"] if len(rules_at(experiment, TUNED)) else []
+    rates += ["one rate for all"] if fixed_rates(experiment) else []
     return (
         "Each cell: the seeds that learnt a class, of those run (the class did not collapse, and "
-        "the run did not diverge); darker is a larger share. Every rule at its tuned rate, then at "
-        "one rate for all. Dice is the control, with a ratio for each class."
+        "the run did not diverge); darker is a larger share. Every rule at "
+        f"{', then at '.join(rates)}. Dice is the control, with a ratio for each class."
     )
 
 

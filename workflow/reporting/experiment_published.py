@@ -150,7 +150,7 @@ def _worst(table: pd.DataFrame) -> str:
         return "No published loss scores lower than its correction."
     row = known.iloc[0]
     return (
-        f"The largest difference is that of {_short(known.index[0])}: its correction, "
+        f"The largest difference is that of {readable(known.index[0])}: its correction, "
         f"{readable(row['corrected'])}, scores higher by {_gap(row)}."
     )
 
