@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from workflow.reporting import report
-from workflow.reporting.preparation import NORMALISATIONS, of_arms, section
+from workflow.reporting.preparation import NORMALISATIONS, of_arms, section, source
 from workflow.reporting.study_tables import read_study
 
 EVIL = "<script>alert(1)</script>"
@@ -16,6 +16,8 @@ SPREAD = {"median": [1.5, 1.5, 8.0], "minimum": [1.25, 1.25, 5.0], "maximum": [2
 CLASS = {"prevalence": 1.0, "voxel_fraction": 0.01, "minimum": 1.0, "maximum": 3.0}
 FOUND = {
     "dataset": "made_up",
+    "reference": "Nobody et al.",
+    "licence": "CC0",
     "asked": {
         "spacing": "auto", "crop": "none", "normalisation": ["ct", "zscore"], "patch_voxels": 4096,
         "patch_size": [64, 64, 8], "strides": "auto", "window": None,
@@ -59,6 +61,14 @@ def test_arrays_on_the_grid_of_the_files_are_told_so() -> None:
     assert section(found)["choices"][0]["value"] == "that of each image"
 
 
+def test_data_are_told_as_far_as_they_say_whose_they_are() -> None:
+    found = {key: FOUND[key] for key in ("dataset", "reference", "licence")}
+    assert source(found) == "made_up: Nobody et al. (CC0)"
+    assert source(found | {"licence": ""}) == "made_up: Nobody et al."
+    assert source(found | {"reference": ""}) == "made_up: licence CC0"
+    assert source({"dataset": "made_up"}) == ""  # of an earlier version
+
+
 def test_arms_that_are_prepared_alike_are_told_together() -> None:
     smaller = copy.deepcopy(FOUND)
     smaller["chosen"]["patch_size"] = [32, 32, 8]
@@ -79,7 +89,16 @@ def test_the_report_shows_fingerprint_and_choices(folder: Path) -> None:
     study = dataclasses.replace(read_study(folder), preparation=FOUND)
     page = report.render(study, folder)
     part = page.partition('<section id="preparation">')[2].partition("</section>")[0]
-    for text in ("all 7 cases", "38 %", "99.25", "123456", "1.50", html.escape(EVIL), "–"):
+    for text in (
+        "made_up: Nobody et al. (CC0).",
+        "all 7 cases",
+        "38 %",
+        "99.25",
+        "123456",
+        "1.50",
+        html.escape(EVIL),
+        "–",
+    ):
         assert text in part
     assert EVIL not in part
     assert '<a href="#preparation">' in page

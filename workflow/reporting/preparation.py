@@ -42,6 +42,7 @@ def section(found: Mapping[str, Any]) -> dict[str, Any]:
         "Window of prediction": ("window", f"{_times(chosen['window'])} voxels"),
     }
     return {
+        "source": source(found),
         "cases": fingerprint["cases"],
         "choices": [
             {
@@ -68,16 +69,24 @@ def section(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def source(found: Mapping[str, Any]) -> str:
+    """Whose data, and under which licence, as far as they say it."""
+    told = found.get("reference", "")
+    if licence := found.get("licence", ""):
+        told = f"{told} ({licence})" if told else f"licence {licence}"
+    return f"{found['dataset']}: {told}" if told else ""
+
+
 def of_arms(plans: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The choices of an experiment: once for all arms that are prepared alike, with their names."""
+    """Sources and choices of an experiment: once for all arms that are alike, with their names."""
     found: list[dict[str, Any]] = []
     for arm, plan in plans.items():
-        choices = section(plan)["choices"]
-        alike = next((group for group in found if group["choices"] == choices), None)
+        told = {key: section(plan)[key] for key in ("source", "choices")}
+        alike = next((group for group in found if told.items() <= group.items()), None)
         if alike:
             alike["arms"].append(arm)
         else:
-            found.append({"arms": [arm], "choices": choices})
+            found.append({"arms": [arm], **told})
     return found
 
 

@@ -96,7 +96,7 @@ def loaded(files):
 
 @cache
 def needs_of_run(arm, files):
-    from workflow.needs import run  # torch and MONAI with it, which few calls need
+    from workflow.needs import run  # MONAI with it, which few calls need
 
     study = ARMS[arm]
     return run.of_run(

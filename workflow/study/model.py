@@ -481,7 +481,7 @@ class Study(Section):
         return own.model_copy(update={"dataset": self.external, "like": like})
 
     def plan(self, prepared: Prepared) -> dict[str, Any]:
-        """``preparation.json``: the fingerprint, what was chosen from it, and what was asked."""
+        """``preparation.json``: whose data, their fingerprint, what was asked and chosen."""
         geometry = self.run_settings(next(iter(self.losses))).geometry(prepared)
         asked = {"preparation": self.preparation, "training": self.training,
                  "network": self.network, "evaluation": self.evaluation}  # fmt: skip
@@ -491,6 +491,8 @@ class Study(Section):
         chosen = dataclasses.asdict(prepared.choices) | dataclasses.asdict(geometry)
         return {
             "dataset": prepared.name,
+            "reference": prepared.reference,
+            "licence": prepared.licence,
             "asked": {
                 key: value
                 for name, section in asked.items()

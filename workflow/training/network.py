@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from monai.networks.nets import UNet
 
 from workflow.study import StudyError
+
+if TYPE_CHECKING:
+    from monai.networks.nets import UNet
 
 
 def build(
@@ -28,6 +31,10 @@ def build(
     The global generator is seeded here, so that the weights depend on the seed and the
     architecture alone. ``class_frequencies`` starts the output bias at their logarithms.
     """
+    from monai.networks.nets import (
+        UNet,
+    )  # seconds, which those who only ask for a device are spared
+
     torch.manual_seed(seed)
     network = UNet(
         spatial_dims=3,
