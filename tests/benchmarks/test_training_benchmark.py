@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import training as command
+from tests.tiny_study import TINY, TRAINING
 from workflow.study import Study
 from workflow.training import network as networks
 
@@ -17,23 +18,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture(scope="module")
 def study():
-    return Study.model_validate(
-        {
-            "dataset": {
-                "source": "phantom",
-                "name": "tiny",
-                "phantom": {"subjects": 6, "shape": [16, 16, 16], "spacing": 12.0},
-            },
-            "splits": {"train": 0.5, "validation": 0.25, "test": 0.25},
-            "network": {"channels": [2, 4], "strides": [2]},
-            "training": {
-                "steps": 2 * command.CHUNK, "patch_size": [8, 8, 8],
-                "validate_every": command.CHUNK, "accelerator": "cpu",
-            },
-            "evaluation": {"window": [16, 16, 16]},
-            "losses": {"dice_ce": {}},
-        }
-    )  # fmt: skip
+    training = TRAINING | {
+        "steps": 2 * command.CHUNK, "validate_every": command.CHUNK, "patch_size": [8, 8, 8],
+        "accelerator": "cpu",
+    }  # fmt: skip
+    return Study.model_validate(TINY | {"training": training})
 
 
 @pytest.fixture(scope="module")

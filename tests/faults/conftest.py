@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.killing import EVERY, STEPS, Job
+from tests.tiny_study import TINY, TRAINING, prepare
 from workflow import check, files
-from workflow.data import phantom
 from workflow.study import Study
 
 # draws from the generator at every step, and has a state of its own
@@ -33,27 +33,14 @@ def make_job(tmp_path_factory):
     """A job of the short study with this optimiser and loss, and a folder to work in."""
     folder = tmp_path_factory.mktemp("short")
     (folder / "noisy.py").write_text(NOISY)
-    base = {
-        "dataset": {
-            "source": "phantom",
-            "name": "short",
-            "phantom": {"subjects": 8, "shape": [24, 24, 24], "spacing": 8.0},
-        },
-        "splits": {"train": 0.5, "validation": 0.25, "test": 0.25},
-        "network": {"channels": [4, 8], "strides": [2]},
-        "evaluation": {"window": [24, 24, 24]},
-        "losses": {"dice_ce": {}, "boundary": {}, "noisy": {"name": f"{folder}/noisy.py:Noisy"}},
-    }
-    training = {"patch_size": [16, 16, 16], "steps": STEPS, "validate_every": EVERY}
-    training["signals_every"] = 2
+    losses = {"dice_ce": {}, "boundary": {}, "noisy": {"name": f"{folder}/noisy.py:Noisy"}}
+    training = TRAINING | {"steps": STEPS, "validate_every": EVERY, "signals_every": 2}
     studies = {
-        name: Study.model_validate(base | {"training": training | options})
+        name: Study.model_validate(TINY | {"losses": losses, "training": training | options})
         for name, options in STUDIES.items()
     }
     study = studies["adamw"]
-    phantom.write(study.dataset.phantom, folder / "raw")
-    data = check.read_dataset(study.dataset, folder / "raw")
-    prepared = check.prepare_data(study.data(), data, folder / "prepared")
+    prepared = prepare(study, folder)
     files.write_table(folder / "splits.csv", check.split(study.splits, prepared))
 
     def make(study: str, loss: str, out: Path) -> Job:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.processes import PROCESSES
+
 STEPS, EVERY = 12, 3
 """Steps of a run, and of the interval between its checkpoints."""
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["workflow.training.train"])
 
 
 @dataclass(frozen=True)

@@ -249,23 +249,32 @@ def test_sources_are_the_files_a_loss_consists_of(name, expected):
     assert all(path.is_file() and path.parent == FOLDER for path in found)
 
 
-def test_sources_agree_with_what_python_really_imports(name):
-    """Import the loss's own module alone and look at what came with it."""
-    own = losses.sources(name)[0].stem
-    if own in _imports:
-        return
-    code = (
-        "import sys, types; package = types.ModuleType('losses');"
-        f"package.__path__ = [{str(FOLDER)!r}]; sys.modules['losses'] = package;"
-        f"import losses.{own};"
-        "print(*[m.split('.')[1] for m in sys.modules if m.startswith('losses.')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    _imports[own] = set(done.stdout.split())
-    assert {path.stem for path in losses.sources(name)} == _imports[own]
+IMPORTING = """
+import importlib, sys, types
+package = types.ModuleType("losses")
+package.__path__ = [sys.argv[1]]
+for own in sys.argv[2:]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "losses"]:
+        del sys.modules[name]
+    sys.modules["losses"] = package
+    importlib.import_module(f"losses.{own}")
+    print(own, *[name.partition(".")[2] for name in sys.modules if name.startswith("losses.")])
+"""
 
 
-_imports: dict[str, set[str]] = {}
+@pytest.fixture(scope="module")
+def imported():
+    """What comes with each module that has a loss, when it is imported alone."""
+    modules = sorted({losses.sources(name)[0].stem for name in NAMES})
+    command = [sys.executable, "-c", IMPORTING, str(FOLDER), *modules]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = map(str.split, done.stdout.splitlines())
+    return {own: set(others) for own, *others in lines}
+
+
+def test_sources_agree_with_what_python_really_imports(name, imported):
+    sources = losses.sources(name)
+    assert {path.stem for path in sources} == imported[sources[0].stem]
 
 
 # --- the user's own losses -----------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The real workflow on a study that trains for seconds, in a copy of the project."""
 
+import fcntl
+import json
 import os
 import re
 import shutil
@@ -9,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow import forked
+
 ROOT = Path(__file__).parent.parent.parent
+TIMEOUT = 900
 PARTS = ("Snakefile", "workflow", "losses", "paper", "profiles", "config")
 STUDY = """
 title: A tiny study
@@ -49,27 +54,34 @@ class Raises(torch.nn.Module):
 
 def environment(root: Path) -> dict[str, str]:
     """Of a process in a copy of the project: its code, one thread, and no network."""
-    places = os.pathsep.join([str(root), str(Path(__file__).parent / "offline")])
+    places = os.pathsep.join([str(root), str(forked.OFFLINE)])
     return os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
 
 
 class Project:
-    """A copy of the project with a study in it."""
+    """A copy of the project with a study in it.
+
+    The first call of a study is that of a user, a Python of its own; later ones, most of which
+    only plan, are forked.
+    """
 
     def __init__(self, root: Path):
         self.root = root
         self.study = root / "tiny.yaml"
         self.results = root / "results" / "tiny"
 
+    def run(self) -> subprocess.CompletedProcess:
+        return self.python("-m", "snakemake", "--cores", "2", "--configfile", str(self.study))
+
     def snakemake(self, *words: str, study: Path | None = None) -> subprocess.CompletedProcess:
-        return self._run(
-            "-m", "snakemake", "--cores", "2", *words, "--configfile", str(study or self.study)
+        return self._forked(
+            "snakemake", "--cores", "2", *words, "--configfile", str(study or self.study)
         )
 
     def workflow(self, *words: str) -> subprocess.CompletedProcess:
-        return self._run("-m", "workflow", *words)
+        return self._forked("workflow", *words)
 
-    def _run(self, *words: str) -> subprocess.CompletedProcess:
+    def python(self, *words: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, *words],
             cwd=self.root,
@@ -77,8 +89,11 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=900,
+            timeout=TIMEOUT,
         )
+
+    def _forked(self, *words: str) -> subprocess.CompletedProcess:
+        return forked.run(*words, cwd=self.root, env=environment(self.root), timeout=TIMEOUT)
 
     def planned(self, *words: str) -> dict[str, set[str]]:
         """The jobs that Snakemake would run: rule -> labels of losses ('' without one)."""
@@ -112,10 +127,24 @@ def fresh(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A copy whose study has run to its report; tests must leave it as it is."""
-    project = copy(tmp_path_factory.mktemp("workflow") / "project")
-    project.first = project.snakemake()
+def finished(tmp_path_factory, worker_id):
+    """A copy whose study has run to its report; tests must leave it as it is.
+
+    The first worker that needs it makes it, the others wait for it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "finished"
+    folder.mkdir(exist_ok=True)
+    printed = folder / "first.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if printed.exists():
+            project = Project(folder / "project")
+        else:
+            project = copy(folder / "project")
+            done = project.run()
+            printed.write_text(json.dumps([done.returncode, done.stdout]))
+    project.returncode, project.printed = json.loads(printed.read_text())
     return project
 
 

@@ -41,7 +41,7 @@ def whole(tmp_path_factory):
     """A copy of the project whose experiment has run to its report."""
     project = experiment(copy(tmp_path_factory.mktemp("experiment") / "project").root)
     project.study.write_text(STUDY)
-    project.first = project.snakemake()
+    project.first = project.run()
     return project
 
 

@@ -20,14 +20,21 @@ def touch_everything(root):
 
 
 def test_a_process_that_uses_the_network_would_end(fresh):
-    done = fresh._run("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)")
+    done = fresh.python("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)")
     assert done.returncode == 99
     assert "uses the network" in done.stdout
 
 
+def test_a_call_runs_the_code_of_its_own_copy(fresh):
+    (fresh.root / "workflow" / "__main__.py").write_text("import losses; print(losses.__file__)")
+    done = fresh.workflow()
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.strip() == str(fresh.root / "losses" / "__init__.py")
+
+
 def test_one_command_makes_tables_figures_report_and_paper(finished):
-    assert finished.first.returncode == 0, finished.first.stdout
-    assert "report: results/tiny/report.html" in finished.first.stdout
+    assert finished.returncode == 0, finished.printed
+    assert "report: results/tiny/report.html" in finished.printed
     for name in ("report.html", "paper.pdf", "config.yaml", "environment.json", "splits.csv"):
         assert (finished.results / name).stat().st_size > 0
     for name in ("runs", "curves", "cases", "summary", "comparisons", "cost", "absent", "dataset"):
@@ -36,8 +43,8 @@ def test_one_command_makes_tables_figures_report_and_paper(finished):
 
 
 def test_progress_is_visible_while_it_runs(finished):
-    assert "dice seed 1: step 3/6  loss" in finished.first.stdout
-    assert "steps (100%) done" in finished.first.stdout
+    assert "dice seed 1: step 3/6  loss" in finished.printed
+    assert "steps (100%) done" in finished.printed
 
 
 def test_a_loss_that_raises_is_a_row_and_the_report_is_still_built(finished):
@@ -101,9 +108,10 @@ def test_a_study_that_tunes_trains_at_the_rates_of_its_trials(changed):
         "comparison: {reference_loss: dice}\n"
         "losses: {dice: , published_generalized_dice_graph: }\n"
     )
-    done = changed.snakemake(study=study)
-    assert done.returncode == 0, done.stdout
     results = changed.root / "results" / "tuned"
+    tables = str((results / "tables" / "runs.csv").relative_to(changed.root))
+    done = changed.snakemake(tables, study=study)
+    assert done.returncode == 0, done.stdout
     rates = pd.read_csv(results / "rates.csv").set_index("loss")["learning_rate"]
     assert set(rates.index) == {"dice", "published_generalized_dice_graph"}
     runs = pd.read_csv(results / "tables" / "runs.csv").set_index("loss")
@@ -112,7 +120,7 @@ def test_a_study_that_tunes_trains_at_the_rates_of_its_trials(changed):
     assert set(pd.read_csv(results / "tables" / "trials.csv")["seed"]) == {9}
     # no trial has seen a test case
     assert not list((results / "tuning").rglob("cases.csv"))
-    assert "Nothing to be done" in changed.snakemake(study=study).stdout
+    assert "Nothing to be done" in changed.snakemake(tables, study=study).stdout
     # and the rates serve another study
     (changed.root / "rates.csv").write_text((results / "rates.csv").read_text())
     other = changed.root / "other.yaml"
@@ -162,8 +170,9 @@ def test_a_run_that_is_asked_for_again_equals_the_first(changed):
     before = {name: (folder / name).read_bytes() for name in ("curve.csv", "cases.csv")}
     again = ("--forcerun", str((folder / "status.json").relative_to(changed.root)))
     assert changed.planned(*again)["train"] == {"dice"}
-    done = changed.snakemake(*again)
+    done = changed.snakemake(*again, "--until", "train")
     assert done.returncode == 0, done.stdout
+    assert "rule: train" in done.stdout.lower()
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
@@ -292,11 +301,14 @@ def test_a_task_that_is_there_already_is_used_and_never_touched(finished, fresh)
     before = {path: path.stat().st_mtime_ns for path in task.rglob("*")}
     text = fresh.study.read_text()
     head, rest = text[: text.index("dataset:")], text[text.index("splits:") :]
+    prepared = set()
     here = "dataset: {source: decathlon, name: t4, task: Task04_Hippocampus, root: tasks}\n"
     for patch in ("[16, 16, 16]", "[8, 8, 8]"):
         fresh.study.write_text(head + here + rest.replace("[16, 16, 16]", patch))
-        done = fresh.snakemake("results/tiny/splits.csv")
+        done = fresh.snakemake("results/tiny/splits.csv", "--until", "prepare")
         assert done.returncode == 0, done.stdout
+        prepared.add(frozenset((fresh.root / "resources").rglob("prepared.json")))
+    assert {len(found) for found in prepared} == {1, 2}
     assert {path: path.stat().st_mtime_ns for path in task.rglob("*")} == before
 
 
