@@ -31,9 +31,8 @@ def build(
     The global generator is seeded here, so that the weights depend on the seed and the
     architecture alone. ``class_frequencies`` starts the output bias at their logarithms.
     """
-    from monai.networks.nets import (
-        UNet,
-    )  # seconds, which those who only ask for a device are spared
+    # here, because it takes seconds that those who only ask for a device are spared
+    from monai.networks.nets import UNet
 
     torch.manual_seed(seed)
     network = UNet(
