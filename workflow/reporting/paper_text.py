@@ -71,7 +71,8 @@ def leaders(study: Study) -> str:
         return f"{told}; all {others} others that hold are separable from it."
     return (
         f"{told}; {len(best) - 1} of the {others} others that hold, down to "
-        f"{number(best['mean_dice'].min())}, are not separable from it."
+        f"{number(best['mean_dice'].min())}, {'is' if len(best) == 2 else 'are'} not separable "
+        "from it."
     )
 
 

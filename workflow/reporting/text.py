@@ -257,7 +257,7 @@ def ranking_title(study: Study) -> str:
     return (
         f"{readable(top['loss'])} has the highest mean Dice of the losses that hold "
         f"({number(top['mean_dice'])}); {len(best) - 1} of the {len(study.standing) - 1} others "
-        "that hold are not separable from it"
+        f"that hold {'is' if len(best) == 2 else 'are'} not separable from it"
     )
 
 
