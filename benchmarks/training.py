@@ -42,9 +42,10 @@ from monai.transforms import (
 )
 from torch.profiler import ProfilerActivity, profile
 
-from workflow import check, files, needs
+from workflow import check, files
 from workflow.data import phantom
 from workflow.data.prepare import Prepared
+from workflow.needs import run as needs_of_run
 from workflow.study import RunSettings, Study, load
 from workflow.training import network as networks
 from workflow.training import optimisation
@@ -349,7 +350,7 @@ def main() -> None:
                 ("peak_memory_mib", name, peak_memory(way, settings, data, rate))
                 for name, way in WAYS.items()
             ]
-    traced = needs.step(
+    traced = needs_of_run.step(
         study.network, len(data.prepared.channels), len(data.prepared.classes),
         training.batch_size, training.patch_size,
     )  # fmt: skip
