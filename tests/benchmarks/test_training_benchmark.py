@@ -57,6 +57,14 @@ def test_a_race_has_a_row_for_each_round_and_a_curve_for_each_way(study, data):
     assert steps.to_dict() == {way: [command.CHUNK, 2 * command.CHUNK] for way in command.WAYS}
 
 
+def test_a_run_is_measured_in_parts(study, data):
+    """By a real job, so that the command it calls and the parts it times are those of the day."""
+    parts = command.overhead(study, data, step=0.001)
+    assert list(parts["steps"]) == [study.training.steps, command.LONG]
+    assert (parts["training"] == 0.001 * parts["steps"]).all()
+    assert (parts[["start_and_end", "validation", "evaluation"]] > 0).all().all()
+
+
 def test_the_clock_of_a_gpu_is_read_when_it_has_done_its_work(monkeypatch):
     told = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: told.append(device))
