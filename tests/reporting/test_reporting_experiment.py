@@ -16,6 +16,7 @@ from workflow.__main__ import main
 from workflow.comparison import experiment as comparison
 from workflow.reporting import experiment as reporting
 from workflow.reporting import failures
+from workflow.reporting.wording import readable
 from workflow.study import load
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -111,8 +112,23 @@ def test_the_finding_names_the_loss_that_depends_most_on_the_arm(folder, tmp_pat
     )
 
 
+def test_each_arm_is_told_with_its_losses_and_what_they_lost(folder, tmp_path):
+    experiment = reporting.read(folder)
+    said = reporting.by_arm(experiment)
+    assert [sentence.partition(":")[0] for sentence in said] == ["Arm one", "Arm four"]
+    for sentence, arm in zip(said, ("one", "four"), strict=True):
+        rows = experiment.summary[experiment.summary["arm"] == arm]
+        assert f"no losses of {len(rows)} lost a class or diverged" in sentence
+        for row in rows.itertuples():
+            assert f"{readable(row.loss)} {row.mean_dice:.2f} [" in sentence
+        assert [s for s in text(reporting.build(folder).read_text()).split("\n") if sentence in s]
+    diverged = reporting.by_arm(reporting.read(write(tmp_path / "failed", fail)))[0]
+    assert "1 loss of 3 lost a class or diverged in some run (Dice in 1 of 2 runs)." in diverged
+
+
 def test_one_arm_depends_on_nothing(tmp_path):
     one = reporting.read(write(tmp_path / "one", arms={"only": {}}))
+    assert reporting.by_arm(one) == []
     best = one.summary.set_index("loss")["mean_dice"]
     assert reporting.widest_spread(one) == (
         f"Dice CE scores highest: mean Dice {best['dice_ce']:.2f}."

@@ -320,6 +320,33 @@ def widest_spread(experiment: Experiment) -> str:
     )
 
 
+def by_arm(experiment: Experiment) -> list[str]:
+    """A sentence an arm: the losses that lost a class in some run, and every loss's mean Dice."""
+    said = []
+    for arm in experiment.arms if len(experiment.arms) > 1 else []:
+        rows = experiment.summary[experiment.summary["arm"] == arm]
+        lost = [
+            f"{wording.readable(row['loss'])} in {row['collapsed']} of {_runs(row['runs'])}"
+            for _, row in rows[rows["collapsed"] > 0].iterrows()
+        ]
+        if rows.empty:
+            continue
+        amount = f"{len(lost) or 'no'} {'loss' if len(lost) == 1 else 'losses'} of {len(rows)}"
+        scores = [
+            f"{wording.readable(row['loss'])} "
+            + wording.estimate(row["mean_dice"], row["mean_dice_low"], row["mean_dice_high"])
+            for _, row in rows.dropna(subset=["mean_dice"])
+            .sort_values("mean_dice", ascending=False)
+            .iterrows()
+        ]
+        named = f" ({wording.listing(lost)})" if lost else ""
+        said.append(
+            f"Arm {arm}: {amount} lost a class or diverged in some run{named}. Mean Dice: "
+            f"{wording.listing(scores) or 'none'}."
+        )
+    return said
+
+
 @styled
 def draw_arms(experiment: Experiment) -> Figure:
     """Mean Dice of every loss in every arm."""
@@ -375,6 +402,6 @@ def _caption(experiment: Experiment) -> str:
 ARMS_ALONE = Chapter(
     figures={"arms": draw_arms},
     captions={"arms": _caption},
-    said=lambda experiment: [widest_spread(experiment)],
+    said=lambda experiment: [widest_spread(experiment), *by_arm(experiment)],
     shown={},
 )

@@ -27,6 +27,7 @@ FIGURES = {
     "imbalance": ("fraction",),
     "factorial": ("effects",),
     "sgd": (),
+    "normalisation": (),
 }
 # the first of what its page says: of the mechanism the details of slopes are left to the page, and
 # each line of the table of defects is judged in words of its own, told above it
