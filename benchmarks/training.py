@@ -335,7 +335,11 @@ def main() -> None:
     torch.set_num_threads(1)
     here = {"training": {"accelerator": options.device}}
     study = load(HERE.parent / "config" / "default.yaml", here)
-    changes = here | {"dataset": {"phantom": {"subjects": options.subjects}}}
+    # as MONAI's way prepares them: what is clipped would be learnt more slowly
+    changes = here | {
+        "dataset": {"phantom": {"subjects": options.subjects}},
+        "preparation": {"normalisation": "zscore"},
+    }
     small = load(HERE.parent / "config" / "default.yaml", changes)
     training = study.training.model_copy(
         update={"steps": options.steps, "validate_every": max(CHUNK, options.steps // 4)}
