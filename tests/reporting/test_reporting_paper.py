@@ -272,9 +272,9 @@ def test_sentences_turn_with_the_tables(tmp_path: Path) -> None:
 
 def test_the_paper_has_a_section_for_every_experiment() -> None:
     names = {
-        name
+        path.stem
         for path in (ROOT / "config").glob("*.yaml")
-        for name in re.findall(r"(?m)^experiment: (\w+)", path.read_text())
+        if re.search(r"(?m)^(experiment|arms):", path.read_text())
     }
     assert names == set(paper_experiments.FIGURES)
     assert set(re.findall(r'#experiment\("(\w+)"', PROSE)) == names
