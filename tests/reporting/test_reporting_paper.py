@@ -16,6 +16,7 @@ from synthetic_study import Loss, write_study
 import losses
 from workflow import files
 from workflow.reporting import formula, literature, paper, paper_experiments, paper_text
+from workflow.reporting.experiment import Experiment
 from workflow.reporting.study_tables import read_study
 
 ROOT = Path(__file__).parents[2]
@@ -278,6 +279,19 @@ def test_the_paper_has_a_section_for_every_experiment() -> None:
     }
     assert names == set(paper_experiments.FIGURES)
     assert set(re.findall(r'#experiment\("(\w+)"', PROSE)) == names
+
+
+def test_what_clipping_has_a_part_in_is_told_loss_by_loss() -> None:
+    rows = [("percentiles", "dice", 0), ("percentiles", "focal", 2), ("percentiles", "iou", 1)]
+    rows += [("zscore", "dice", 1), ("zscore", "focal", 0), ("zscore", "iou", 3)]
+    table = pd.DataFrame(rows, columns=["arm", "loss", "collapsed"]).assign(test_set="p")
+    both = Experiment("n", {"dataset": {"name": "p"}}, answers={"summary": table})
+    assert paper_experiments.headline("normalisation", both).endswith(
+        "of 2 losses tried that lost a class in some run, Focal lost none without clipping, IoU "
+        "still did."
+    )
+    one = Experiment("n", both.config, answers={"summary": table[table["arm"] == "zscore"]})
+    assert paper_experiments.headline("normalisation", one) == ""
 
 
 def test_a_shard_says_which_it_is(reference: Path) -> None:

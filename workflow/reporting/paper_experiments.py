@@ -134,6 +134,8 @@ def headline(name: str, its: Experiment) -> str:
     if name == "published" and len(published.defects(its, "mean_dice")):
         title = published.title(its)
         return f"Trained beside their corrections, {title[0].lower()}{title[1:]}."
+    if name == "normalisation":
+        return without_clipping(its)
     if name != "mechanism":
         return ""
     rules = mechanisms.rules_at(its, mechanisms.TUNED)
@@ -154,6 +156,28 @@ def headline(name: str, its: Experiment) -> str:
         f"{told}; with a cross-entropy term, an output bias at the class frequencies or both, "
         f"{helps or 'none'} of {count(len(helped), 'combination')} "
         f"{'does' if helps < 2 else 'do'}."
+    )
+
+
+def without_clipping(its: Experiment) -> str:
+    """What becomes of the losses that lose a class where intensities are clipped, if they are not.
+
+    "" unless both arms have run.
+    """
+    lost = {
+        arm: dict(zip(rows["loss"], rows["collapsed"] > 0, strict=True))
+        for arm, rows in its.summary.groupby("arm")
+    }
+    if set(lost) != {"percentiles", "zscore"}:
+        return ""
+    unclipped = lost["zscore"]
+    clipped = [loss for loss, gone in lost["percentiles"].items() if gone and loss in unclipped]
+    still = [readable(loss) for loss in clipped if unclipped[loss]]
+    whole = [readable(loss) for loss in clipped if not unclipped[loss]]
+    return (
+        f"Clipped intensities have a part in it: of {count(len(clipped), 'loss', 'losses')} tried "
+        f"that lost a class in some run, {listing(whole) or 'none'} lost none without clipping, "
+        f"{listing(still) or 'none'} still did."
     )
 
 
