@@ -161,7 +161,7 @@ def test_another_build_of_the_package_is_told_and_no_failure(
 def shown(folder: Path) -> str:
     """The viewer's part of the page."""
     found = viewer.section(read_study(folder), folder / "tables")
-    return page.environment().get_template("viewer.html.j2").render(viewer=found)
+    return page.render("viewer.html.j2", viewer=found)
 
 
 def test_a_study_without_volumes_says_so(study_dir: Path) -> None:
