@@ -21,7 +21,7 @@ SCHEDULED = 900
 """MB of the two calls of Snakemake inside which Slurm runs a job: 400 each, measured."""
 
 START = 30
-"""Seconds until the first step."""
+"""Seconds until a job has loaded its code."""
 
 SLOWER, MARGIN = 4, 5
 """Cores may be so much slower, losses and file systems too; and minutes on top of that."""

@@ -322,15 +322,14 @@ def widest_spread(experiment: Experiment) -> str:
 
 def by_arm(experiment: Experiment) -> list[str]:
     """A sentence an arm: the losses that lost a class in some run, and every loss's mean Dice."""
+    if len(experiment.arms) < 2:
+        return []
     said = []
-    for arm in experiment.arms if len(experiment.arms) > 1 else []:
-        rows = experiment.summary[experiment.summary["arm"] == arm]
+    for arm, rows in experiment.summary.groupby("arm", sort=False):
         lost = [
             f"{wording.readable(row['loss'])} in {row['collapsed']} of {_runs(row['runs'])}"
             for _, row in rows[rows["collapsed"] > 0].iterrows()
         ]
-        if rows.empty:
-            continue
         amount = f"{len(lost) or 'no'} {'loss' if len(lost) == 1 else 'losses'} of {len(rows)}"
         scores = [
             f"{wording.readable(row['loss'])} "

@@ -81,7 +81,8 @@ def of_arms(plans: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Sources and choices of an experiment: once for all arms that are alike, with their names."""
     found: list[dict[str, Any]] = []
     for arm, plan in plans.items():
-        told = {key: section(plan)[key] for key in ("source", "choices")}
+        shown = section(plan)
+        told = {key: shown[key] for key in ("source", "choices")}
         alike = next((group for group in found if told.items() <= group.items()), None)
         if alike:
             alike["arms"].append(arm)

@@ -1,4 +1,4 @@
-# What a result depends on, beyond its input files; and what a run needs.
+# What a result depends on, beyond its input files; and what a job needs.
 
 import errno
 from functools import cache
@@ -109,9 +109,15 @@ def to_train(wildcards, input, threads):
     return needs_of_run(getattr(wildcards, "arm", ""), tuple(input.prepared))
 
 
+@cache
+def images(data, files):
+    """By their headers, which are read once and not for each resource and attempt."""
+    there(files)
+    return needs.images(paths.raw(DATA[data]))
+
+
 def to_prepare(wildcards, input, threads):
-    there(input.raw)
-    return needs.of_preparation(needs.images(paths.raw(DATA[wildcards.data])), threads)
+    return needs.of_preparation(images(wildcards.data, tuple(input.raw)), threads)
 
 
 def to_compare(wildcards, input, threads):
