@@ -219,8 +219,10 @@ def write_data(study: Study, folder: Path) -> Data:
     return Data(prepared, check.split(study.splits, prepared), folder / "raw")
 
 
-def race(settings: RunSettings, data: Data, rate: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row for each round, and both validation curves.
+def race(
+    settings: RunSettings, data: Data, rate: float
+) -> tuple[pd.DataFrame, pd.DataFrame, torch.nn.Module]:
+    """A row for each round, both validation curves, and the network that ours trained.
 
     A round is a few steps of each and a matrix product, in seconds of :func:`clock`.
     """
@@ -238,7 +240,8 @@ def race(settings: RunSettings, data: Data, rate: float) -> tuple[pd.DataFrame, 
         if (done + CHUNK) % training.validate_every == 0:
             for name, rival in rivals.items():
                 curves.append((name, done + CHUNK, rival.validate()))
-    return pd.DataFrame(rounds), pd.DataFrame(curves, columns=["way", "step", "dice"])
+    curve = pd.DataFrame(curves, columns=["way", "step", "dice"])
+    return pd.DataFrame(rounds), curve, rivals["ours"].trainer.network
 
 
 def peak_memory(way: type[Ours | Monai], settings: RunSettings, data: Data, rate: float) -> float:
@@ -270,22 +273,31 @@ def busiest(settings: RunSettings, data: Data, rate: float, steps: int = 20) -> 
     return pd.Series(rows).sort_values(ascending=False)
 
 
-def overhead(study: Study, data: Data, step: float) -> pd.DataFrame:
+def scored(trainer: Trainer) -> dict[str, float]:
+    """CPU seconds of a validation and of scoring one checkpoint, with the weights as they are."""
+    parts = {}
+    evaluate = partial(trainer.evaluate, lambda key, compute: compute())
+    for part, run in (("validation", trainer.validate), ("evaluation", evaluate)):
+        run()  # what is loaded and allocated once is the job's
+        begin = time.process_time()
+        run()
+        parts[part] = time.process_time() - begin
+    return parts
+
+
+def overhead(study: Study, data: Data, step: float, trained: torch.nn.Module) -> pd.DataFrame:
     """CPU seconds of the parts of a run: of the study as it is, and of one of 3,000 steps.
 
-    A real job of two steps is run for what it takes to begin and to end; validation and
-    evaluation are measured here and scaled to the number of cases of the study.
+    A real job of two steps is run for what it takes to begin and to end. Validation and evaluation
+    are measured with ``trained`` weights (what untrained ones predict is ragged and takes longer to
+    score) and scaled to the number of cases of the study.
     """
     short = study.training.model_copy(update={"steps": 2, "validate_every": 2})
     settings = study.run_settings(LOSS).model_copy(update={"training": short})
     trainer = Ours(settings, data, 1e-3).trainer
-    parts = {}
-    evaluate = partial(trainer.evaluate, lambda key, compute: compute())
-    for part, run in (("validation", trainer.validate), ("evaluation", evaluate)):
-        run()  # what is loaded and allocated once is the job's, and counted below
-        begin = time.process_time()
-        run()
-        parts[part] = time.process_time() - begin
+    untrained = scored(trainer)  # as the job of two steps does it
+    trainer.network.load_state_dict(trained.state_dict())
+    parts = scored(trainer)
     splits = data.folder.parent / "splits.csv"
     files.write_table(splits, data.splits)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -301,7 +313,7 @@ def overhead(study: Study, data: Data, step: float) -> pd.DataFrame:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # two steps, validated before and after; the weights of one checkpoint scored
-    ends = whole - 2 * step - 2 * parts["validation"] - parts["evaluation"]
+    ends = whole - 2 * step - 2 * untrained["validation"] - untrained["evaluation"]
     cases = study.dataset.phantom.subjects / len(data.prepared.cases)
     rows = []
     for steps in (study.training.steps, LONG):
@@ -315,11 +327,18 @@ def overhead(study: Study, data: Data, step: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def run_rows(settings: RunSettings, study: Study, data: Data, rate: float, step: float) -> list:
+def run_rows(
+    settings: RunSettings,
+    study: Study,
+    data: Data,
+    rate: float,
+    step: float,
+    trained: torch.nn.Module,
+) -> list:
     """Of the CPU: what holds a step, and what a run spends beside its steps."""
     shares = busiest(settings, data, rate)
     rows = [("step_share", operator, value) for operator, value in shares.items() if value > 0.005]
-    for part in overhead(study, data, step).to_dict("records"):
+    for part in overhead(study, data, step, trained).to_dict("records"):
         steps, whole = int(part.pop("steps")), sum(part.values())
         rows += [(f"run_share_{steps}_steps", name, value / whole) for name, value in part.items()]
         rows.append((f"overhead_{steps}_steps", "", 1 - part["training"] / whole))
@@ -348,9 +367,9 @@ def main() -> None:
     rate = float(study.rate(LOSS))
     with tempfile.TemporaryDirectory() as name:
         data = write_data(small, Path(name))
-        rounds, curves = race(settings, data, rate)
+        rounds, curves, trained = race(settings, data, rate)
         if options.device == "cpu":
-            further = run_rows(settings, study, data, rate, rounds["ours"].median())
+            further = run_rows(settings, study, data, rate, rounds["ours"].median(), trained)
         else:
             further = [
                 ("peak_memory_mib", name, peak_memory(way, settings, data, rate))

@@ -49,17 +49,21 @@ def test_both_ways_begin_and_compute_alike(study, data, monkeypatch, precision):
 
 
 def test_a_race_has_a_row_for_each_round_and_a_curve_for_each_way(study, data):
-    rounds, curves = command.race(study.run_settings("dice_ce"), data, 1e-3)
+    rounds, curves, trained = command.race(study.run_settings("dice_ce"), data, 1e-3)
     assert set(rounds) == {"peak", *command.WAYS}
     assert (rounds > 0).all().all()
     assert len(rounds) == 2
     steps = curves.groupby("way")["step"].apply(list)
     assert steps.to_dict() == {way: [command.CHUNK, 2 * command.CHUNK] for way in command.WAYS}
+    untrained = command.Ours(study.run_settings("dice_ce"), data, 1e-3).trainer.network
+    digests = {networks.weights_sha256(network) for network in (trained, untrained)}
+    assert len(digests) == 2
 
 
 def test_a_run_is_measured_in_parts(study, data):
     """By a real job, so that the command it calls and the parts it times are those of the day."""
-    parts = command.overhead(study, data, step=0.001)
+    trained = command.Ours(study.run_settings("dice_ce"), data, 1e-3).trainer.network
+    parts = command.overhead(study, data, 0.001, trained)
     assert list(parts["steps"]) == [study.training.steps, command.LONG]
     assert (parts["training"] == 0.001 * parts["steps"]).all()
     assert (parts[["start_and_end", "validation", "evaluation"]] > 0).all().all()

@@ -199,6 +199,16 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
+        end_within(folder)
+
+
+def end_within(folder: Path) -> None:
+    """Kills what still works below a folder: steps of a cancelled job can outlive the cluster."""
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(folder):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait(10)
 
 
 def free_ports(count: int) -> list[int]:
