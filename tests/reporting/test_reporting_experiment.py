@@ -86,13 +86,6 @@ def test_the_page_shows_figure_scores_arms_and_provenance(folder, page):
     assert "snakemake --cores all --configfile batch.yaml" in shown
 
 
-def test_columns_of_numbers_sort_as_numbers():
-    table = pd.DataFrame({
-        "rate": [0.003, 1e-4], "loss": ["dice", "1st"], "score": ["0.50 [0.1, 0.9]", "\u2013"],
-    })  # fmt: skip
-    assert reporting._cells(table)["numeric"] == [True, False, True]
-
-
 def test_the_finding_names_the_loss_that_depends_most_on_the_arm(folder, tmp_path):
     experiment = reporting.read(folder)
     found = experiment.summary.set_index(["arm", "loss"])["mean_dice"]

@@ -48,6 +48,11 @@ def test_the_page_holds_figures_findings_and_tables(folder):
     assert "pooling over the batch" in page
 
 
+def everything(experiment) -> str:
+    told = published.each(experiment).values()
+    return " ".join([*published.said(experiment), *(" ".join(each) for each in told)])
+
+
 def test_the_headline_counts_the_verdicts(folder):
     title = published.title(report.read(folder))
     assert title == (
@@ -56,16 +61,21 @@ def test_the_headline_counts_the_verdicts(folder):
 
 
 def test_each_loss_has_a_sentence_with_its_mechanism(folder):
-    said = published.said(report.read(folder))
-    (combo,) = (s for s in said if s.startswith("Combo (published)"))
-    assert combo.startswith("Combo (published) breaks down: corrected − published is +0.7")
-    assert "collapse: of its 3 runs 3 total; at no seed do both hold" in combo
-    assert "The sign is flipped" in combo
-    (iou,) = (s for s in said if s.startswith("IoU (published)"))
-    assert "scores lower than Jaccard: corrected − published is +0.2" in iou
-    assert "in the rarest class (separable)." in iou and "collapse" not in iou
-    (flat,) = (s for s in said if s.startswith("Dice flat (published)"))
-    assert "costs nothing, being equivalent to Dice within ±0.02" in flat
+    told = published.each(report.read(folder))
+    combo, iou, flat = told
+    assert combo.startswith("Combo (published): breaks down, +0.7")
+    assert iou.startswith("IoU (published): costs, +0.2")
+    assert flat.startswith("Dice flat (published): equivalent, ")
+    cost, mechanism = told[combo]
+    assert cost.startswith("Combo (published) breaks down: corrected − published is +0.7")
+    assert "collapse: of its 3 runs 3 total; at no seed do both hold" in cost
+    assert "The sign is flipped" in mechanism
+    cost = told[iou][0]
+    assert "scores lower than Jaccard: corrected − published is +0.2" in cost
+    assert "in the rarest class (separable)." in cost and "collapse" not in cost
+    assert "costs nothing, being equivalent to Dice within ±0.02" in told[flat][0]
+    page = report.build(folder).read_text(encoding="utf-8")
+    assert all(f"<summary>{line}</summary>" in page for line in told)
 
 
 def test_the_worst_comes_first_in_text_and_figure(folder):
@@ -86,14 +96,14 @@ def test_the_text_flips_with_the_data(tmp_path):
     assert published.title(experiment) == (
         "Of 3 published losses, 3 score separably higher and for none is equivalence shown"
     )
-    assert any("IoU (published) scores higher than Jaccard" in s for s in said)
+    assert "IoU (published) scores higher than Jaccard" in everything(experiment)
     assert "No published loss scores lower than its correction." in said[1]
     assert published.classes_title(experiment).count("−0.2") == 3
 
 
 def test_a_shard_tells_of_the_pairs_that_it_has(tmp_path):
     experiment = report.read(write(tmp_path, {"published_iou": 0.5}, seeds=[1], drop=["combo"]))
-    said = " ".join(published.said(experiment))
+    said = everything(experiment)
     assert "1 of 3 pairs did not run" in said
     assert "With one seed" in said and "Combo (published)" not in said
     report.build(tmp_path)
@@ -106,15 +116,16 @@ def test_a_loss_without_scores_is_not_compared(tmp_path):
     raw["runs"].loc[failed, ["status", "collapse"]] = "failed", ""
     raw["cases"] = raw["cases"][raw["cases"]["loss"] != "published_combo"]
     experiment = report.read(keep(tmp_path, study, raw))
-    (combo,) = (s for s in published.said(experiment) if s.startswith("Combo (published)"))
+    combo = published.each(experiment)["Combo (published): undecided"][0]
     assert combo.startswith("Combo (published) cannot be compared with Combo: no seed has scores")
-    assert not any("nan" in sentence for sentence in published.said(experiment))
+    assert "nan" not in everything(experiment)
     report.build(tmp_path)
 
 
 def test_without_any_pair_the_page_says_so(tmp_path):
     experiment = report.read(write(tmp_path, {}, drop=["combo", "jaccard", "dice"]))
     assert published.said(experiment) == ["No published loss was trained beside its correction."]
+    assert published.each(experiment) == {}
     assert report.build(tmp_path).is_file()
 
 
@@ -127,7 +138,7 @@ def test_collapsed_seeds_are_left_out_beside(tmp_path):
     defects.loc[iou, ["standing_seeds", "standing_difference"]] = 2, 0.123
     experiment = report.read(folder)
     experiment.answers |= {"defects": defects, "twins": twins}
-    said = " ".join(published.said(experiment))
+    said = everything(experiment)
     assert "of its 3 runs 1 partial; where both hold (2 seeds) it is +0.123" in said
     labels = [text.get_text() for text in published.draw_cost(experiment).legends[0].get_texts()]
     assert "seeds at which both hold" in labels and "run: partial" in labels

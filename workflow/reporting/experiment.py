@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from matplotlib.figure import Figure
 
 from workflow import files
 from workflow.reporting import downloads, failures, page, preparation, provenance, wording
+from workflow.reporting.cells import columns
+from workflow.reporting.study_tables import FLOOR
 from workflow.reporting.style import (
     FAINT,
     LINE_COLOURS,
@@ -28,10 +29,7 @@ from workflow.reporting.style import (
     styled,
     wrap,
 )
-from workflow.reporting.wording import DASH, MINUS
 
-# a number, perhaps with its interval, or the dash where there is none
-NUMBER = re.compile(rf"{DASH}$|[-{MINUS}]?\d[\d.]*(e[-+]\d+)?( \[|$)")
 BEYOND = "no difference that a Dice can have"
 ROUNDING = 1e-9  # of differences that are all the same
 
@@ -91,12 +89,14 @@ class Chapter:
 
     ``figures``: name -> function that draws it. ``said``: the findings, sentences computed from
     the tables. ``shown``: names of answers that the page prints whole, with their headings.
+    ``each``: what is told of one thing after the other, folded under a line each.
     """
 
     figures: Mapping[str, Callable[[Experiment], Figure]]
     captions: Mapping[str, Callable[[Experiment], str]]
     said: Callable[[Experiment], list[str]]
     shown: Mapping[str, str]
+    each: Callable[[Experiment], dict[str, list[str]]] = lambda _: {}
 
 
 def read(folder: Path) -> Experiment:
@@ -137,6 +137,7 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
             errno.ENOENT, "no answers of an experiment here", str(folder / "tables" / "answers")
         )
     chapter = chapter_of(experiment)
+    in_words = partial(columns, losses={*experiment.config["losses"], FLOOR})
     pictures = {}
     for name, draw in chapter.figures.items():
         svg, _ = save(draw(experiment), folder / "figures", name)
@@ -150,12 +151,13 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
         gaps=failures.gaps(experiment.config, experiment.raw["runs"]),
         covered=covered(experiment),
         said=chapter.said(experiment),
+        each=chapter.each(experiment),
         detectable=detectable(experiment),
         pictures=pictures,
-        design=_cells(experiment.raw["arms"]) if len(experiment.arms) > 1 else None,
+        design=in_words(experiment.raw["arms"]) if len(experiment.arms) > 1 else None,
         preparations=preparation.of_arms(experiment.preparation),
-        summary=_cells(_short_summary(experiment)),
-        shown={title: _cells(experiment.answers[name]) for name, title in chapter.shown.items()},
+        summary=in_words(_short_summary(experiment)),
+        shown={title: in_words(experiment.answers[name]) for name, title in chapter.shown.items()},
         made_by=made_by(experiment),
         again=provenance.again(experiment),
         downloads=downloads.tables(folder),
@@ -270,35 +272,11 @@ def _size(difference: float) -> str:
 def _short_summary(experiment: Experiment) -> pd.DataFrame:
     """The columns of ``summary`` that a page has room for."""
     table = experiment.summary
-    short = pd.DataFrame({"arm": table["arm"], "loss": table["loss"], "seeds": table["seeds"]})
-    for column, title in [("mean_dice", "mean Dice")] + [
-        (f"dice_{name}", name) for name in experiment.classes
-    ]:
-        short[title] = [
-            wording.estimate(*values)
-            for values in table[[column, f"{column}_low", f"{column}_high"]].itertuples(index=False)
-        ]
-    for grade in ("partial", "total", "diverged", "failed"):
-        short[grade] = table[grade]
-    if len(experiment.arms) < 2:
-        short = short.drop(columns="arm")
-    return short
-
-
-def _cells(table: pd.DataFrame) -> dict[str, list]:
-    """Headings, rows of text, and which columns are numbers (a page sorts them as such)."""
-    columns = [[_text(value) for value in table[name]] for name in table]
-    return {
-        "headings": list(table.columns),
-        "numeric": [all(map(NUMBER.match, column)) for column in columns],
-        "rows": list(zip(*columns, strict=True)),
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if pd.isna(value) else f"{value:.3g}"
-    return str(value)
+    shown = ["arm"] if len(experiment.arms) > 1 else []
+    shown += ["loss", "seeds"]
+    for estimate in ("mean_dice", *(f"dice_{name}" for name in experiment.classes)):
+        shown += [estimate, f"{estimate}_low", f"{estimate}_high"]
+    return table[[*shown, "partial", "total", "diverged", "failed"]]
 
 
 def widest_spread(experiment: Experiment) -> str:

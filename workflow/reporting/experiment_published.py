@@ -105,24 +105,32 @@ def _counts(table: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def said(experiment: Experiment) -> list[str]:
-    """The findings: counts, the worst, the rarest class, what stays open; then every loss."""
+    """The findings: counts, the worst, the rarest class, what stays open."""
     table = defects(experiment, "mean_dice")
     if table.empty:
         return [f"{title(experiment)}."]
-    rare, pairs = defects(experiment, "rarest_dice"), twins(experiment)
-    mechanism = experiment.answers["mechanisms"].set_index("published")["mechanism"]
-    rare_counts = listing(f"{n} {does}" for does, n in _counts(rare))
+    rare_counts = listing(f"{n} {does}" for does, n in _counts(defects(experiment, "rarest_dice")))
     found = [
         f"In mean Dice, {_names(table)}.",
         f"{_worst(table)} By the rarest class, {rarest(experiment)}, {rare_counts}.",
         _undecided(experiment, table),
-        _design(table, pairs),
-    ]
-    found += [
-        f"{_one(label, row, rare.loc[label], pairs.loc[label])} {mechanism[label]}"
-        for label, row in table.iterrows()
+        _design(table, twins(experiment)),
     ]
     return [sentence for sentence in found if sentence]
+
+
+def each(experiment: Experiment) -> dict[str, list[str]]:
+    """What one defect costs and how it comes about, the worst first."""
+    table, rare = (defects(experiment, endpoint) for endpoint in ENDPOINTS)
+    pairs = twins(experiment)
+    mechanism = experiment.answers["mechanisms"].set_index("published")["mechanism"]
+    found = {}
+    for label, row in table.iterrows():
+        line = f"{readable(label)}: {row['verdict']}"
+        if math.isfinite(row["difference"]):
+            line = f"{line}, {_gap(row)}"
+        found[line] = [_one(label, row, rare.loc[label], pairs.loc[label]), mechanism[label]]
+    return found
 
 
 def _names(table: pd.DataFrame) -> str:
@@ -428,6 +436,7 @@ CHAPTER = Chapter(
         ),
     },
     said=said,
+    each=each,
     shown={
         "defects": "Corrected minus published",
         "twins": "Learning rates, and what became of the runs",
