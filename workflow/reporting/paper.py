@@ -11,9 +11,19 @@ from typing import Any
 import matplotlib
 import typst
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from workflow import files
-from workflow.reporting import across, formula, literature, paper_experiments, paper_patients
+from workflow.reporting import (
+    across,
+    formula,
+    literature,
+    paper_experiments,
+    paper_patients,
+    paper_protocol,
+    paper_summary,
+    paper_typesetting,
+)
 from workflow.reporting.figures import FIGURES
 from workflow.reporting.paper_text import PROJECT, statements
 from workflow.reporting.study_tables import Study, read_study
@@ -22,7 +32,9 @@ from workflow.reporting.text import caption
 
 PARTS = (".typ", ".bib", ".csv")
 FORMULA_POINTS = 7.5
-LOW, ROW, MARGINS = 5.2, 0.2, 1.5  # inches of a figure that is as wide as the page
+PRINT = 6.9  # inches: the width of both columns
+LOW, ROW, MARGINS = 3.9, 0.15, 1.15  # inches of a figure that is as wide as that
+SMALLEST = 7  # points of a letter in print
 
 
 def compile(source: Path, study_dir: Path, out: Path) -> Path:
@@ -46,6 +58,8 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
     project |= _files("study/tables", (study_dir / "tables").glob("*.csv"))
     agreement = files.read_table(study_dir / "tables" / "agreement.csv")
     said = statements(study, agreement) | paper_experiments.statements(told, study)
+    said |= paper_summary.statements(told, study)
+    said["licence"] = paper_protocol.licence(source.absolute().parent.parent / "CITATION.cff")
     said["figures"] = {
         name: _drawn(project, f"study/figures/{name}.svg", FIGURES[name](study))
         | {"caption": caption(study, name)}
@@ -66,6 +80,9 @@ def compile(source: Path, study_dir: Path, out: Path) -> Path:
         alike = across.draw(both, across.safe_in(both))
         said["real_figure"] = _drawn(project, "reference/across/ranks.svg", alike)
     said["cards"] = _cards(project, study, project.get("references.bib", b"").decode())
+    for number, row in enumerate(said["weights"]):
+        row |= _formula(project, f"study/formulas/weight-{number}.svg", row["source"])
+    said = paper_typesetting.everywhere(said)
     project["study/statements.json"] = json.dumps(said).encode("utf-8")
     # typst's annotations know no project of several files
     pdf = typst.compile(project, ignore_system_fonts=True, timestamp=0)  # type: ignore[call-overload]
@@ -96,27 +113,38 @@ def _svg(figure: Figure) -> bytes:
 
 
 def _fit(figure: Figure) -> None:
-    """As low as its rows allow: a page has less room than a screen, and letters keep their size."""
+    """As wide as the page and as low as its rows allow, with letters that can be read there."""
     rows = 0
     for axis in figure.axes:
         labels = [label.get_text() for label in axis.get_yticklabels()]
         rows = max(rows, len(labels))
-        if any("\n" in label for label in labels):
-            axis.set_yticks(axis.get_yticks(), [label.replace("\n", " ") for label in labels])
-            for other in figure.axes:  # the longer labels leave them less room
-                other.tick_params(axis="x", labelsize=7)
-    figure.set_figheight(min(figure.get_figheight(), max(LOW, ROW * rows + MARGINS)))
+        plain = [paper_typesetting.typeset(label.replace("\n", " ")) for label in labels]
+        if plain != labels:
+            axis.set_yticks(axis.get_yticks(), plain)
+    scale = PRINT / figure.get_figwidth()
+    for words in figure.findobj(Text):
+        words.set_fontsize(max(SMALLEST, scale * words.get_fontsize()))
+        words.set_text(paper_typesetting.typeset(words.get_text()))
+    for axis in figure.axes:
+        axis.tick_params(labelsize=SMALLEST)  # of ticks that are drawn only now
+    height = scale * figure.get_figheight()
+    figure.set_size_inches(PRINT, min(height, max(LOW, ROW * rows + MARGINS)))
 
 
 def _cards(project: dict[str, bytes], study: Study, bibliography: str) -> list[dict[str, Any]]:
     """What the tables of formulas show of each card; the pictures go to the project."""
     rows = []
     for number, row in enumerate(paper_experiments.cards(study, bibliography)):
-        # fractions as large as on a line of their own
-        source = str(row["source"]).replace(r"\frac", r"\dfrac")
-        picture = formula.svg(source, FORMULA_POINTS) if source else None
-        file = f"study/formulas/{number}.svg" if picture else ""
-        if picture:
-            project[file] = picture
-        rows.append(row | {"file": file})
+        file = f"study/formulas/{number}.svg"
+        rows.append(row | _formula(project, file, str(row["source"])))
     return rows
+
+
+def _formula(project: dict[str, bytes], file: str, source: str) -> dict[str, str]:
+    """Adds a formula to the project; without a picture of it the paper prints its source."""
+    # fractions as large as on a line of their own
+    picture = formula.svg(source.replace(r"\frac", r"\dfrac"), FORMULA_POINTS) if source else None
+    if not picture:
+        return {"source": source, "file": ""}
+    project[file] = picture
+    return {"source": source, "file": file}

@@ -20,6 +20,7 @@ from workflow.reporting.wording import (
     listing,
     number,
     p_value,
+    percent,
     readable,
 )
 
@@ -74,6 +75,7 @@ def statements(patients: Patients, study: Study) -> dict[str, object]:
         "real_rows": rows(patients.studies),
         "real_alike": [*presence(patients.studies), *alike(patients, study)],
         "real_headline": headline(patients, study),
+        "real_limits": limits(patients, study),
         "longer": longer(study, patients.longer.get(study.name)),
         "rescued": rescued(patients, study),
         "breadth": paper_text.breadth(
@@ -102,7 +104,42 @@ def headline(patients: Patients, study: Study) -> str:
         if all(whole for _, whole in forms.values())
         else f"{across.title(both, across.safe_in(both))}."
     )
-    return f"{told} {_verdict(_pairs(patients, 'mean_dice', study.name), study)}".strip()
+    return f"{told} {verdict(patients, study)}".strip()
+
+
+def verdict(patients: Patients, study: Study) -> str:
+    """Does the order of the paper's own data hold on patients? "" where none can be compared."""
+    return _verdict(_pairs(patients, "mean_dice", study.name), study)
+
+
+def limits(patients: Patients, study: Study) -> str:
+    """What the data of patients cannot show: their classes are larger, and none is missing."""
+    studies = patients.studies
+    if not studies:
+        return ""
+    shares = sorted(
+        float(sizes.loc[sizes["class"] == its.rarest, "voxel_fraction"].iloc[0])
+        for its in studies.values()
+        if len(sizes := its.class_sizes("train"))
+    )
+    told = []
+    if shares:
+        low, high = (percent(share, 1) for share in (shares[0], shares[-1]))
+        size = low if low == high else f"{low} to {high}"
+        own = study.class_sizes("train")
+        rare = own.loc[own["class"] == study.rarest, "voxel_fraction"] if len(own) else own
+        here = f" ({percent(rare.iloc[0], 2)} on the {OWN})" if len(rare) else ""
+        whole = _complete(studies.values())
+        missing = ", and no case lacks it, so that absence is not tested there" if whole else ""
+        told.append(f"On patients the rarest class fills {size} of the voxels{here}{missing}.")
+    shared = sum(label in study.losses for label in across.shared(studies))
+    if shared < len(study.losses):
+        told.append(
+            f"Of the {len(study.losses)} losses {shared} were trained there: beside the common "
+            "ones, the forms of Generalized Dice, on which the question turned; the others were "
+            "left out for the budget."
+        )
+    return " ".join(told)
 
 
 def _complete(studies: Iterable[Study]) -> bool:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
 
-from workflow.reporting import evidence, text
+from workflow.reporting import evidence, paper_protocol, text
+from workflow.reporting.paper_typesetting import typeset
 from workflow.reporting.study_tables import FLOOR, Study
 from workflow.reporting.wording import (
-    MINUS,
     count,
     estimate,
-    learning_rates,
     listing,
     number,
+    p_value,
     percent,
     readable,
     shortened,
@@ -26,11 +26,14 @@ from workflow.reporting.wording import (
 
 PROJECT = "default"
 """The study whose paper is the project's: it tells the reference experiments as well."""
+OPEN = ("undecided", "not separable")
+"""Verdicts that leave a pair open."""
 SPLITS = ("train", "validation", "test")
 LOST = ("collapsed", "failed")
+DICE_BELOW = 0.05
+"""A class whose Dice is lower in most cases is lost: the rule of the comparison room."""
 TELLING = 60
 """Letters from which on a reason says something: "The formula is right." does not."""
-TOLD = ("python", "torch", "monai", "numpy", "scipy", "snakemake")
 
 
 # Which losses hold
@@ -72,8 +75,18 @@ def leaders(study: Study) -> str:
     return (
         f"{told}; {len(best) - 1} of the {others} others that hold, down to "
         f"{number(best['mean_dice'].min())}, {'is' if len(best) == 2 else 'are'} not separable "
-        "from it."
+        f"from it.{_wide(table, best)}"
     )
+
+
+def _wide(table: pd.DataFrame, best: pd.DataFrame) -> str:
+    """That some losses are in the best tier only because little is known of them."""
+    apart = table.loc[table["tier"] == "separable", "mean_dice"].max()
+    lower = int((best["mean_dice"] < apart).sum())
+    if not lower:
+        return ""
+    does, whose = ("scores", "its interval is") if lower == 1 else ("score", "their intervals are")
+    return f" Of these, {lower} {does} below a loss that is separated from the first: {whose} wide."
 
 
 def forms(study: Study) -> tuple[int, int]:
@@ -95,37 +108,23 @@ def generalized(study: Study) -> str:
     )
 
 
-def unbroken(study: Study) -> str:
-    """The losses that kept every class in every run."""
+def whole(study: Study) -> pd.DataFrame:
+    """Rows of the losses that kept every class in every run, the best first."""
     table = text.trained(study)
     if table.empty:
+        return table
+    return table[(table[["collapsed", "diverged", "failed"]] == 0).all(axis=1)]
+
+
+def unbroken(study: Study) -> str:
+    """The losses that kept every class in every run."""
+    if text.trained(study).empty:
         return ""
-    whole = table[(table[["collapsed", "diverged", "failed"]] == 0).all(axis=1)]
-    names = [readable(label) for label in whole["loss"]]
+    names = [readable(label) for label in whole(study)["loss"]]
     if not names:
         return "No loss kept every class in every run."
     verb = "loss kept" if len(names) == 1 else "losses kept"
     return f"{len(names)} {verb} every class in every run: {shortened(names, 12)}."
-
-
-def abstract(study: Study) -> list[str]:
-    """What was done and found, in the order of the paper."""
-    published = int(study.ranked["published"].sum()) if len(study.ranked) else 0
-    of_them = f", {published} of them as published on the web," if published else ""
-    seeds = f", {count(study.seeds, 'seed')} each" if study.seeds else ""
-    done = (
-        f"Here {count(len(study.losses), 'loss', 'losses')}{of_them} train the same network on "
-        f"{_where(study)}{f' for {study.steps:,} steps' if study.steps else ''} from the same "
-        f"initial weights, on the same patches in the same order{seeds}."
-    )
-    told = [done, fate(study, "these"), unbroken(study), generalized(study), leaders(study)]
-    return [sentence for sentence in told if sentence]
-
-
-def _where(study: Study) -> str:
-    if (study.config.get("dataset") or {}).get("source") == "phantom":
-        return "semi-synthetic lesions of nested classes"
-    return study.dataset_name or "one data set"
 
 
 # How the study was run
@@ -151,42 +150,12 @@ def data(study: Study) -> list[str]:
     return told
 
 
-def methods(study: Study) -> list[str]:
-    """Network and training, only what the tables and settings hold."""
-    told = []
-    training, network = (study.config.get(key) or {} for key in ("training", "network"))
-    if "channels" in network:
-        channels = ", ".join(str(width) for width in network["channels"])
-        norm = f" and {network['norm']} normalisation" if "norm" in network else ""
-        told.append(f"Every loss trains the same U-Net ({channels} channels{norm}).")
-    if "steps" in training:
-        batch = f" of {training['batch_size']} patches" if "batch_size" in training else ""
-        told.append(f"A run takes {training['steps']} steps{batch} {learning_rates(study.runs)}.")
-    if "foreground_share" in training:
-        told.append(
-            f"{percent(training['foreground_share'])} of the patches are centred on foreground."
-        )
-    return told
-
-
-def provenance(study: Study) -> list[str]:
-    """Versions, machine and commits behind the tables."""
-    found = study.environment
-    told = []
-    versions = [f"{name} {found[name]}" for name in TOLD if found.get(name)]
-    if versions:
-        machine = f" on {found['processor']}" if found.get("processor") else ""
-        told.append(f"The tables of this study were written with {listing(versions)}{machine}.")
-    commits = sorted(set(study.runs["commit"].dropna()) - {""}) if "commit" in study.runs else []
-    if commits:
-        noun = "commit" if len(commits) == 1 else "commits"
-        told.append(f"Its runs were made at {noun} {listing(x[:10] for x in map(str, commits))}.")
-    hours = study.cost["core_hours"].sum() if len(study.cost) else 0
-    if hours > 0:
-        told.append(f"They took {number(hours, 1)} core hours.")
-    if found.get("written"):
-        told.append(f"The tables were last computed on {str(found['written'])[:10]}.")
-    return told
+def foreground(study: Study) -> str:
+    """The share of the voxels that the classes fill together in training; "" if unknown."""
+    sizes = study.class_sizes("train")
+    if sizes.empty or not study.classes:
+        return ""
+    return percent(sizes.loc[sizes["class"].isin(study.classes), "voxel_fraction"].sum(), 1)
 
 
 # What was found
@@ -204,11 +173,20 @@ def certainty(study: Study) -> list[str]:
 
 def order(study: Study) -> list[str]:
     """How firm the order of the losses is."""
-    return [
-        sentence
-        for sentence in (f"{evidence.stability_title(study)}.", evidence.stability_notes(study))
-        if sentence
-    ]
+    told = [f"{evidence.stability_title(study)}."]
+    tests = study.endpoint(study.friedman)
+    if len(tests) and math.isfinite(tests["p"].iloc[0]):
+        test = tests.iloc[0]
+        shown = p_value(test["p"])
+        told.append(
+            f"Friedman's test over {count(int(test['cases']), 'case')} and "
+            f"{count(int(test['losses']), 'loss', 'losses')}, which speaks of these seeds only: p "
+            f"{shown if shown.startswith('<') else f'= {shown}'}."
+        )
+    ranked = set(study.endpoint(study.ranks)["loss"]) if len(study.ranks) else set()
+    if lacking := [readable(label) for label in study.losses if label not in ranked]:
+        told.append(f"Without a rank, as runs are missing: {shortened(lacking)}.")
+    return told
 
 
 def rates(agreement: pd.DataFrame) -> str:
@@ -253,8 +231,6 @@ def limits(study: Study) -> list[str]:
         f"{count(study.seeds, 'seed')} and {count(held, 'held-out case')}: the intervals show what "
         "that leaves open, and a difference that is not separable is not shown to be zero."
     ]
-    if few := evidence.few_seeds(study):
-        told.append(few)
     if ended := rising(study):
         told.append(f"{ended} Scores are those of this budget.")
     if len(runs) and runs["learning_rate"].nunique() == 1:
@@ -325,9 +301,16 @@ def taus(study: Study) -> list[dict[str, str]]:
     ]
 
 
+def tau_losses(study: Study) -> str:
+    """Over how many losses the rankings are compared."""
+    amounts = sorted(evidence.against_primary(study)["losses"].unique()) if taus(study) else []
+    return " to ".join(dict.fromkeys(str(int(x)) for x in (*amounts[:1], *amounts[-1:])))
+
+
 def differences(study: Study) -> list[dict[str, str]]:
     """Published losses and their corrections, a row a pair, the largest difference first."""
     cards = {str(card.get("label", "")): card for card in study.cards}
+    rates = rates_of(study)
     rows: list[tuple[float, dict[str, str]]] = []
     for old, fix in study.pairs():
         found = {
@@ -337,32 +320,57 @@ def differences(study: Study) -> list[dict[str, str]]:
         mean = found["mean_dice"]
         known = mean is not None and math.isfinite(mean["difference"])
         size = float(mean["difference"]) if mean is not None and known else -math.inf
+        reason = str(cards.get(old, {}).get("reason") or "")
         rows.append((size, {
             "published": readable(old),
             "corrected": readable(fix),
-            "reason": summarised(str(cards.get(old, {}).get("reason") or "")),
-            "verdict": _judged(mean, study.confidence),
+            "reason": summarised(reason, study.losses),
+            "rates": both_rates(rates.get(old), rates.get(fix)),
+            "verdict": after_holm(_judged(mean, study.confidence), mean),
             **{endpoint: gap(row) for endpoint, row in found.items()},
         }))  # fmt: skip
     return [row for _, row in sorted(rows, key=lambda found: -found[0])]
 
 
-def summarised(reason: str) -> str:
-    """The first sentences of what is wrong with a loss, as many as say more than a few words."""
+def rates_of(study: Study) -> dict[str, float]:
+    """The learning rate of each loss."""
+    if study.runs.empty:
+        return {}
+    found = study.runs.groupby("loss")["learning_rate"].first()
+    return {str(label): float(rate) for label, rate in found.items()}
+
+
+def both_rates(published: float | None, corrected: float | None) -> str:
+    """The learning rates of a pair: one where it is the same."""
+    told = [f"{rate:g}" for rate in (published, corrected) if rate is not None]
+    return " → ".join(dict.fromkeys(told))
+
+
+def after_holm(verdict: str, row: pd.Series | None) -> str:
+    """A verdict of all pairs at once where the interval of this pair alone leaves out zero."""
+    alone = row is not None and (row["low"] > 0 or row["high"] < 0)
+    return f"{verdict} after Holm" if alone and verdict in OPEN else verdict
+
+
+def summarised(reason: str, labels: Collection[str] = ()) -> str:
+    """The first sentences of what is wrong with a loss, as many as say more than a few words.
+
+    ``labels``: losses that the reason may name by their label.
+    """
     sentences = re.split(r"(?<=\.)\s+(?=[A-Z])", reason)
     told = sentences[0]
     for sentence in sentences[1:]:
         if len(told) >= TELLING:
             break
         told += f" {sentence}"
-    return typeset(told)
+    return typeset(named(told, labels))
 
 
-def typeset(reason: str) -> str:
-    """What is wrong with a loss, with names as people write them and signs as printers do."""
-    named = re.sub(r"published_\w+", lambda found: readable(found[0]), reason)
-    minus = re.sub(r"(?<=[\w)]) - (?=[\w(])", f" {MINUS} ", named)
-    return re.sub(r"(?<=\d) x (?=\d)", " × ", minus)
+def named(reason: str, labels: Collection[str] = ()) -> str:
+    """A text with losses as people write them."""
+    for label in sorted((x for x in labels if "_" in x), key=len, reverse=True):
+        reason = re.sub(rf"\b{re.escape(label)}\b", readable(label), reason)
+    return re.sub(r"published_\w+", lambda found: readable(found[0]), reason)
 
 
 def gap(row: pd.Series | None) -> str:
@@ -392,17 +400,13 @@ def statements(study: Study, agreement: pd.DataFrame) -> dict[str, Any]:
         "confidence": percent(study.confidence),
         "floor": FLOOR,
         "names": {label: readable(label) for label in (*study.losses, FLOOR)},
-        "rates": {
-            label: f"{rate:g}"
-            for label, rate in study.runs.groupby("loss")["learning_rate"].first().items()
-        }
-        if len(study.runs)
-        else {},
-        "abstract": abstract(study),
-        "gains": f"{text.correction_title(study)}." if study.pairs() else "",
+        "rates": {label: f"{rate:g}" for label, rate in rates_of(study).items()},
         "status": text.status_line(study),
         "data": data(study),
-        "methods": methods(study),
+        "foreground": foreground(study),
+        "methods": paper_protocol.methods(study),
+        "optimizer": (study.config.get("training") or {}).get("optimizer", ""),
+        "few_seeds": evidence.few_seeds(study),
         "fate": [x for x in (fate(study), generalized(study), unbroken(study)) if x],
         "leaders": [leaders(study), f"{text.heldout_title(study)}."],
         "corrections": corrections(study),
@@ -413,10 +417,10 @@ def statements(study: Study, agreement: pd.DataFrame) -> dict[str, Any]:
         "calibration": f"{evidence.calibration_title(study)}.",
         "cost": f"{text.cost_title(study)}.",
         "limits": limits(study),
-        "provenance": provenance(study),
+        "provenance": paper_protocol.provenance(study),
         "rules": text.rules(study),
         "shown": shown(study),
         "taus": taus(study),
-        "differences": differences(study),
+        "tau_losses": tau_losses(study),
         "scope": text.scope(study),
     }
