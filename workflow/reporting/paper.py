@@ -10,7 +10,10 @@ from typing import Any
 
 import matplotlib
 import typst
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from workflow import files
@@ -35,6 +38,7 @@ FORMULA_POINTS = 7.5
 PRINT = 6.9  # inches: the width of both columns
 LOW, ROW, MARGINS = 3.9, 0.15, 1.15  # inches of a figure that is as wide as that
 SMALLEST = 7  # points of a letter in print
+LETTER = 0.6  # width of a letter, of its size
 
 
 def compile(source: Path, study_dir: Path, out: Path) -> Path:
@@ -125,10 +129,41 @@ def _fit(figure: Figure) -> None:
     for words in figure.findobj(Text):
         words.set_fontsize(max(SMALLEST, scale * words.get_fontsize()))
         words.set_text(paper_typesetting.typeset(words.get_text()))
-    for axis in figure.axes:
-        axis.tick_params(labelsize=SMALLEST)  # of ticks that are drawn only now
     height = scale * figure.get_figheight()
     figure.set_size_inches(PRINT, min(height, max(LOW, ROW * rows + MARGINS)))
+    for axis in figure.axes:
+        axis.tick_params(labelsize=SMALLEST)  # of ticks that are drawn only now
+        _turn(axis)
+    for legend in list(figure.legends):
+        _narrow(figure, legend)
+
+
+def _turn(axis: Axes) -> None:
+    """Words below an axis that would run into each other are turned."""
+    labels = axis.get_xticklabels()
+    words = [label.get_text() for label in labels]
+    if not any(map(str.isalpha, words)) or any(label.get_rotation() for label in labels):
+        return
+    points = sum(LETTER * SMALLEST * len(word) for word in words)
+    if points > 72 * PRINT * axis.get_position().width:
+        axis.tick_params(axis="x", labelrotation=90)
+
+
+def _narrow(figure: Figure, legend: Legend) -> None:
+    """A legend below the axes in as many columns as the page has room for."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    if legend.get_window_extent(renderer).width <= figure.bbox.width:
+        return
+    handles = [handle for handle in legend.legend_handles if handle is not None]
+    words = [text.get_text() for text in legend.get_texts()]
+    for columns in range(len(words) - 1, 0, -1):
+        legend.remove()
+        legend = figure.legend(
+            handles, words, loc="outside lower center", ncols=columns, fontsize=SMALLEST,
+            frameon=False,
+        )  # fmt: skip
+        if legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
 
 
 def _cards(project: dict[str, bytes], study: Study, bibliography: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from workflow.reporting.wording import count, listing, number, percent, readable
 
 # name of an experiment: the figures of its report that the paper has room for
 FIGURES = {
-    "mechanism": ("rules", "weights"),
+    "mechanism": ("weights",),
     "published": ("cost",),
     "absence": ("rarest",),
     "imbalance": ("fraction",),
@@ -46,7 +46,7 @@ ARMS = {
 POWER = 0.8
 """With which the comparison room computes what a study finds."""
 WRITTEN, ANSWER = "published_generalized_dice_written", "published_generalized_dice_answer"
-WEIGHTS = {"square": r"\frac{1}{V_c^2}", "simple": r"\frac{1}{V_c}", "uniform": "1"}
+WEIGHTS = {"square": "1 / V_c^2", "simple": "1 / V_c", "uniform": "1"}
 PLACES = r"(?:doi:|arXiv:)([^\s,;()]+[^\s,;().])"
 
 
@@ -107,6 +107,7 @@ def statements(reference: Reference, study: Study) -> dict[str, Any]:
         "detectable": [row for name, its in told.items() if (row := detectable(name, its))],
         "power": percent(POWER),
         "documents": documents(told, study),
+        "classes": told["mechanism"].experiment.classes if "mechanism" in told else [],
         "weights": weights(told["mechanism"].experiment, study) if "mechanism" in told else [],
         "centred": centred(told["imbalance"].experiment) if "imbalance" in told else "",
         "clipping": clipping(told["normalisation"].experiment, study)
@@ -179,7 +180,7 @@ def rules_told(its: Experiment) -> str:
         return f"{told}."
     helps = int(helped["works"].sum())
     return (
-        f"{told}; with cross-entropy, an output bias at the class frequencies or both, "
+        f"{told}; with cross-entropy, an output bias or both, "
         f"{helps or 'none'} of {count(len(helped), 'combination')} "
         f"{'does' if helps < 2 else 'do'}."
     )
@@ -205,8 +206,8 @@ def clipping(its: Experiment, study: Study) -> str:
     ours = paper_text.rates_of(study)
     if all(len(found) == 1 and ours.get(str(loss)) == found[0] for loss, found in rates.items()):
         own += (
-            " Rates are those of the study in both arms, so that the arm that is prepared otherwise "
-            "has none of its own."
+            " Rates are those of the study in both arms, so that the arm that is prepared "
+            "otherwise has none of its own."
         )
     return own
 
@@ -338,11 +339,11 @@ def weights(its: Experiment, study: Study) -> list[dict[str, str]]:
     cards_of = {str(card["label"]): card for card in study.cards}
     own = cards_of.get("generalized_dice", {}).get("defaults") or {}
     rows = []
-    for row in mechanisms.rules_at(its, mechanisms.TUNED).itertuples():
-        options = its.config["losses"][row.loss]
+    for row in mechanisms.rules_at(its, mechanisms.TUNED).to_dict("records"):
+        options = its.config["losses"][row["loss"]]
         if options["name"] == "generalized_dice" and own:
             told = _rule(own | options)
-        elif card := cards_of.get(row.loss):
+        elif card := cards_of.get(row["loss"]):
             told = {
                 "source": str(card["formula"]).split("\\quad")[-1].rstrip(". ").split("=", 1)[-1],
                 "absent": str(card["absent_class"]),
@@ -350,8 +351,11 @@ def weights(its: Experiment, study: Study) -> list[dict[str, str]]:
             }
         else:
             continue
-        learnt = f"{row.learnt_every} of {row.seeds}"
-        rows.append({"name": readable(row.loss), "learnt": learnt} | told)
+        seen = {name: f"{row[f'learnt_{name}']}" for name in its.classes}
+        rows.append({
+            "name": readable(row["loss"]),
+            "learnt": [*seen.values(), f"{row['learnt_every']} of {row['seeds']}"],
+        } | told)  # fmt: skip
     return rows
 
 
@@ -364,7 +368,7 @@ def _rule(options: Mapping[str, Any]) -> dict[str, str]:
         "eps": f"the weight {options['eps']:g}",
         "relative": f"{options['eps']:g} times the largest weight of a present class",
         "floor": f"every volume counts as at least {options['floor']:g} voxels",
-        "cap": f"at most {options['cap']:g} times the smallest weight of a present class",
+        "cap": f"any weight is at most {options['cap']:g} times the smallest of a present class",
         "skip": "the image is left out",
     }[options["absent"]]
     over = "batch" if options["batch"] else "image"

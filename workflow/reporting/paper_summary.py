@@ -7,12 +7,10 @@ from typing import Any
 
 from workflow.reporting import across, paper_experiments, paper_patients, paper_text, text
 from workflow.reporting import experiment_published as published
-from workflow.reporting.paper_experiments import Reference
+from workflow.reporting.paper_experiments import Reference, Told
 from workflow.reporting.paper_text import DICE_BELOW, LOST
 from workflow.reporting.study_tables import Study
 from workflow.reporting.wording import count, listing, number, readable
-
-OPEN = ("undecided",)
 
 
 def statements(reference: Reference, study: Study) -> dict[str, Any]:
@@ -37,15 +35,15 @@ def abstract(reference: Reference, study: Study) -> list[str]:
 
 def _done(study: Study) -> str:
     as_published = int(study.ranked["published"].sum()) if len(study.ranked) else 0
-    of_them = f", {as_published} of them as published on the web," if as_published else ""
+    of_them = f", {as_published} of them as published," if as_published else ""
     phantom = (study.config.get("dataset") or {}).get("source") == "phantom"
-    where = "semi-synthetic lesions of nested classes" if phantom else study.dataset_name
+    where = "semi-synthetic lesions" if phantom else study.dataset_name
     tuned = len(study.runs) and study.runs["learning_rate"].nunique() > 1
-    rate = "each at a learning rate tuned alike" if tuned else "at one learning rate"
+    rate = "each at a rate tuned alike" if tuned else "at one learning rate"
     seeds = f", with {count(study.seeds, 'seed')}" if study.seeds else ""
     return (
-        f"Here {count(len(study.losses), 'loss', 'losses')}{of_them} train the same network on "
-        f"{where or 'one data set'} from the same weights, on the same patches, {rate}{seeds}."
+        f"Here {count(len(study.losses), 'loss', 'losses')}{of_them} train one network on "
+        f"{where or 'one data set'} from the same weights and patches, {rate}{seeds}."
     )
 
 
@@ -74,10 +72,23 @@ def _kept(study: Study) -> str:
 
 def _corrected(reference: Reference, study: Study) -> str:
     its = reference.experiments.get("published")
-    if its is not None and len(published.defects(its.experiment, "mean_dice")):
-        title = published.title(its.experiment)
-        return f"Trained beside their corrections, {title[0].lower()}{title[1:]}."
+    if its is not None:
+        return _verdicts(its)
     return f"{text.correction_title(study)}." if study.pairs() else ""
+
+
+def _verdicts(its: Told) -> str:
+    """How many published forms do worse than their correction, and how many stay open."""
+    verdicts = published.defects(its.experiment, "mean_dice")["verdict"]
+    if verdicts.empty:
+        return ""
+    lower = int(verdicts.isin(("breaks down", "costs")).sum())
+    does = "breaks down or scores" if lower < 2 else "break down or score"
+    stay = int((verdicts == "undecided").sum())
+    return (
+        f"Of {count(len(verdicts), 'published form')} {lower or 'none'} {does} separably lower "
+        f"than the correction, and the verdict on {stay or 'none'} is open."
+    )
 
 
 def _patients(reference: Reference, study: Study) -> str:
@@ -139,12 +150,7 @@ def _correcting(reference: Reference, study: Study) -> list[str]:
     told = []
     its = reference.experiments.get("published")
     if its is not None:
-        table = published.defects(its.experiment, "mean_dice")
-        worse = int(table["verdict"].isin(("breaks down", "costs")).sum())
-        told.append(
-            f"Correcting {worse or 'none'} of {count(len(table), 'published form')} raised mean "
-            f"Dice separably, and the verdict on {int(table['verdict'].isin(OPEN).sum())} is open."
-        )
+        told.append(_verdicts(its))
     lost = {}
     for _, fix in study.pairs():
         row = study.row(fix)
@@ -163,7 +169,7 @@ def _open(reference: Reference, study: Study) -> str:
     if best > 1:
         left.append(f"which of {best} losses that are not separated from the first is best")
     pairs = paper_patients.verdict(reference.patients, study)
-    if pairs and "turned" not in pairs and "holds" not in pairs:
+    if "not shown" in pairs:
         left.append("whether patients rank them alike")
     left.append("what a longer budget and a larger network change")
-    return f"Open stays {listing(left)}."
+    return f"What stays open is {listing(left)}."
