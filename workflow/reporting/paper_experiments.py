@@ -351,11 +351,9 @@ def weights(its: Experiment, study: Study) -> list[dict[str, str]]:
             }
         else:
             continue
-        seen = {name: f"{row[f'learnt_{name}']}" for name in its.classes}
-        rows.append({
-            "name": readable(row["loss"]),
-            "learnt": [*seen.values(), f"{row['learnt_every']} of {row['seeds']}"],
-        } | told)  # fmt: skip
+        seen = " / ".join(str(row[f"learnt_{name}"]) for name in its.classes)
+        learnt = f"{seen}, all {row['learnt_every']} of {row['seeds']}"
+        rows.append({"name": readable(row["loss"]), "learnt": learnt} | told)
     return rows
 
 
