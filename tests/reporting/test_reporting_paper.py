@@ -498,7 +498,7 @@ def test_a_shard_says_which_it_is(reference: Path) -> None:
     outcomes.loc[0, "missing"] = int(outcomes["runs"].sum()) - runs
     its.raw["runs"] = its.raw["runs"].assign(seed=7, arm="tuned")
     told = paper_experiments.shard(its)
-    assert f"Part of the planned runs: {runs} of {outcomes['runs'].sum()}, seeds 7" in told
+    assert f"Part of the planned runs: {runs} of {outcomes['runs'].sum()}, seed 7 of" in told
     assert told.endswith("of the arm rules at tuned rates.")
 
 

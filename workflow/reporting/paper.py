@@ -127,7 +127,7 @@ def _fit(figure: Figure) -> None:
             axis.set_yticks(axis.get_yticks(), plain)
     scale = PRINT / figure.get_figwidth()
     for words in figure.findobj(Text):
-        words.set_fontsize(max(SMALLEST, scale * words.get_fontsize()))
+        words.set_fontsize(max(SMALLEST, scale * float(words.get_fontsize())))
         words.set_text(paper_typesetting.typeset(words.get_text()))
     height = scale * figure.get_figheight()
     figure.set_size_inches(PRINT, min(height, max(LOW, ROW * rows + MARGINS)))

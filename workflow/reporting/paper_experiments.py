@@ -133,13 +133,14 @@ def shard(its: Experiment) -> str:
     planned, missing = int(outcomes["runs"].sum()), int(outcomes["missing"].sum())
     if not missing:
         return f"All {planned} planned runs are in these tables."
-    seeds = listing(str(seed) for seed in sorted(runs["seed"].unique()))
+    ran = sorted(runs["seed"].unique())
+    seeds = f"{'seed' if len(ran) == 1 else 'seeds'} {listing(map(str, ran))}"
     arms = [arm for arm in its.arms if arm and (runs["arm"] == arm).any()]
     where = ""
     if len(arms) < len([arm for arm in its.arms if arm]):
         names = listing(ARMS.get(arm, arm) for arm in arms)
         where = f" of the {'arm' if len(arms) == 1 else 'arms'} {names}"
-    return f"Part of the planned runs: {planned - missing} of {planned}, seeds {seeds}{where}."
+    return f"Part of the planned runs: {planned - missing} of {planned}, {seeds}{where}."
 
 
 def sentences(name: str, its: Told) -> list[str]:

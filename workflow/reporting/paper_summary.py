@@ -61,9 +61,10 @@ def _lost(study: Study) -> str:
 
 
 def _kept(study: Study) -> str:
-    scores = paper_text.whole(study)["mean_dice"].dropna() if len(study.losses) else []
-    if len(scores) < 2:
+    table = paper_text.whole(study)
+    if len(table) < 2:
         return ""
+    scores = table["mean_dice"]
     return (
         f"Of the {len(scores)} that kept every class in every run, mean Dice is "
         f"{number(scores.min())} to {number(scores.max())}."
