@@ -7,7 +7,6 @@
   const chart = section.querySelector(".chart");
   const canvas = section.querySelector(".canvas");
   const boxes = [...chart.querySelectorAll("input[name=loss]")];
-  const LANES = 12; // of crosses side by side
   const dashes = ["solid", "dotted", "dotdash"];
   const taken = new Map(); // loss -> number of its colour, the first that is free when it is chosen
   const which = chart.querySelector("select[name=study]"); // only a page of several studies has it
@@ -68,7 +67,7 @@
     const dots = { x: [], y: [], colour: [], loss: [], which: [], fate: [] };
     const crosses = { x: [], y: [], colour: [] };
     const rows = [];
-    let lane = 0;
+    const apart = 0.018 * plot.x_range.end;
     const add = (loss, steps, dice, which, fate, width, alpha) => {
       const shown = dice.map((value) => value ?? NaN);
       wide.xs.push(steps); wide.ys.push(shown); wide.colour.push(colour(loss)); wide.dash.push(dash(loss)); wide.width.push(width); wide.alpha.push(alpha);
@@ -89,14 +88,15 @@
       } else {
         add(loss, middle.steps, middle.dice, `median of ${runs.length}`, fate, 2.6, 1);
       }
-      // losses that end alike, as at 0, have their crosses beside each other
       const ends = every ? broken.map((run) => [run.steps, values(run, name)]) : broken.length ? [[middle.steps, middle.dice]] : [];
       for (const [steps, dice] of ends) {
         if (!steps.length) continue;
-        const last = steps.length - 1;
-        crosses.x.push(steps[last] - lane * 0.02 * plot.x_range.end); crosses.y.push(dice[last] ?? NaN); crosses.colour.push(colour(loss));
+        const y = dice[dice.length - 1] ?? NaN;
+        let x = steps[steps.length - 1];
+        // those that end alike, as at 0, stand beside each other
+        while (crosses.x.some((other, i) => Math.abs(other - x) < apart / 2 && Math.abs(crosses.y[i] - y) < 0.04)) x -= apart;
+        crosses.x.push(x); crosses.y.push(y); crosses.colour.push(colour(loss));
       }
-      if (ends.length) lane = (lane + 1) % LANES;
       const known = middle.dice.filter((value) => value !== null);
       rows.push([data.losses[loss].name, known.length ? known[known.length - 1].toFixed(2) : "–", known.length ? Math.max(...known).toFixed(2) : "–", fate]);
     }
