@@ -10,10 +10,21 @@ import pandas as pd
 import pytest
 from synthetic_study import write_study
 
-from workflow.reporting import answer, chart, corrections, downloads, failures, provenance, ranking
+from workflow.reporting import (
+    answer,
+    chart,
+    corrections,
+    downloads,
+    failures,
+    page,
+    provenance,
+    ranking,
+    wording,
+)
 from workflow.reporting.drawn import BELOW, LEFT, MARGIN, PLOT, interval_bar, lines
 from workflow.reporting.formula import compared
 from workflow.reporting.study_tables import Study, read_study
+from workflow.reporting.style import VERMILION
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
@@ -299,6 +310,30 @@ def test_kinds_tell_published_corrected_and_neither_apart(study: Study) -> None:
     assert kinds["dice"] == "other" and kinds["all_background"] == "floor"
 
 
+@pytest.mark.parametrize(
+    ("rates", "tuned", "told"),
+    [
+        ([0.003, 0.003], False, "at a peak learning rate of 0.003"),
+        ([0.001, 0.03], True, "at a peak learning rate of its own (0.001 to 0.03), chosen on "
+         "validation from the same grid for each loss"),
+        ([0.001, 0.03], False, "at a peak learning rate of its own (0.001 to 0.03), given in the "
+         "configuration and not tuned in this study"),
+        ([], False, ""),
+    ],
+)  # fmt: skip
+def test_only_rates_that_the_study_tuned_are_told_as_chosen_by_it(
+    rates: list[float], tuned: bool, told: str
+) -> None:
+    assert wording.learning_rates(pd.DataFrame({"learning_rate": rates}), tuned) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(4662203.34, "4,662,203"), (99.94, "99.9"), (0.0, "0.0"), (math.nan, "–")]
+)
+def test_a_large_volume_has_no_digit_behind_its_point(value: float, told: str) -> None:
+    assert page._volume(value) == told
+
+
 # The chart
 
 
@@ -318,6 +353,7 @@ def test_curves_are_those_of_the_table(study: Study) -> None:
     lost = {(r["loss"], r["seed"]): r["lost"] for r in runs}
     assert lost[study.losses.index("cross_entropy"), 0] == [study.classes[-1]]
     assert chart.curves({"empty": Study("empty")}, []) == {}
+    assert VERMILION not in found["colours"] and "" in found["colours"]  # kept for collapse
 
 
 def test_the_reference_the_best_and_the_pairs_of_generalized_dice_are_drawn_first(

@@ -108,10 +108,16 @@ def _options(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[
     """The options that both losses have, with other values: what differs beside the defect."""
     old, new = before.get("options") or {}, after.get("options") or {}
     return [
-        (name, *("none" if value is None else str(value) for value in (old[name], new[name])))
+        (name, _written(old[name]), _written(new[name]))
         for name in old
         if name in new and old[name] != new[name]
     ]
+
+
+def _written(option: Any) -> str:
+    if option is None:
+        return "none"
+    return f"{option:.4g}" if isinstance(option, float) else str(option)
 
 
 def _differ(names: Sequence[Any]) -> str:

@@ -67,7 +67,7 @@
     const dots = { x: [], y: [], colour: [], loss: [], which: [], fate: [] };
     const crosses = { x: [], y: [], colour: [] };
     const rows = [];
-    const apart = 0.018 * plot.x_range.end;
+    const apart = plot.x_range.end * 16 / Math.max(canvas.clientWidth - 90, 160); // a cross and a gap
     const add = (loss, steps, dice, which, fate, width, alpha) => {
       const shown = dice.map((value) => value ?? NaN);
       wide.xs.push(steps); wide.ys.push(shown); wide.colour.push(colour(loss)); wide.dash.push(dash(loss)); wide.width.push(width); wide.alpha.push(alpha);
@@ -105,7 +105,7 @@
       const swatch = box.nextElementSibling;
       swatch.style.borderTop = box.checked ? `3px ${dash(Number(box.value)) === "solid" ? "solid" : dash(Number(box.value)) === "dashed" ? "dashed" : "dotted"} ${colour(Number(box.value))}` : "";
     });
-    chart.querySelector("output").textContent = `${rows.length} losses drawn, ${name || "mean of the classes"}: ${rows.map((row) => `${row[0]} ${row[1]}`).join(", ")}`;
+    chart.querySelector("output").textContent = `${rows.length} ${rows.length === 1 ? "loss" : "losses"} drawn, ${name || "mean of the classes"}: ${rows.map((row) => `${row[0]} ${row[1]}`).join(", ")}`;
     chart.querySelector(".readout tbody").replaceChildren(...rows.map((row) => {
       const line = document.createElement("tr");
       row.forEach((text, i) => {
