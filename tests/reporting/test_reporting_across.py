@@ -180,7 +180,8 @@ def test_each_study_has_its_learning_curves(studies: dict[str, Study], page: str
             assert dice == pytest.approx(expected[key], abs=5e-5), key
     # and as figures that print
     drawn = re.findall(
-        r'<figure id="figure-validation_curves_(\w+)">\s*<div class="wide"><img src="[^"]+" alt="(\w+)',
+        r'<figure id="figure-validation_curves_(\w+)">\s*<div class="wide">'
+        r'<img src="[^"]+" alt="(\w+)',
         page,
     )
     assert drawn == [(name, name) for name in studies]
