@@ -120,7 +120,7 @@ def test_what_is_safe_in_both_studies_is_told(studies: dict[str, Study], page: s
     assert "1 is safe in one study and not in another: Dice." in told["It depends"]
     assert told["How alike they rank"].startswith("By mean Dice no two studies can be compared.")
     assert told["Safe everywhere"] in page
-    assert across._of_what(studies["other"]) == "another, 2 seeds, 2 held-out cases"
+    assert across._of_what(studies["other"]) == "another, 2 seeds, 8 held-out cases"
     assert "<b>other</b>: another, 2 seeds, " in page
 
 
@@ -344,7 +344,9 @@ def test_the_curves_of_another_study_can_be_chosen(
     median = rows.groupby("step")["value"].median()
     assert points["x"] == list(median.index)
     assert points["y"] == pytest.approx(median.to_list(), abs=1e-4)
-    assert len(crosses["x"]) == other.seeds  # where Dice lost it in every run
+    assert len(crosses["x"]) == 1  # one for the loss, which lost it in every run
+    choose(browser, ".chart [name=lines][value=seeds]", "on")
+    assert len(browser.value(LINES)[2]["x"]) == other.seeds
     told = browser.value("document.querySelector('.readout tbody').textContent")
     assert f"lost {other.rarest} in 2 of 2 runs" in told
 
