@@ -180,10 +180,10 @@ def _gains(pairs: Sequence[Mapping[str, Any]], studies: int) -> str:
         having.pop("", None)
         parts = [f"for {shortened(labels, NAMED)} in {where}" for where, labels in having.items()]
         told.append("; ".join(parts) or "for none of them in any study")
-    names = shortened([readable(pair["labels"][0]) for pair in everywhere], NAMED)
+    every = shortened([readable(pair["labels"][0]) for pair in everywhere], NAMED)
     return (
         f"{count(len(everywhere), 'published loss was', 'published losses were')} trained beside "
-        f"the correction in every study: {names}. The correction has a separably higher mean Dice "
+        f"the correction in every study: {every}. The correction has a separably higher mean Dice "
         f"{told[0]}, and a separably lower one {told[1]}."
     )
 

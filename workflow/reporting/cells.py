@@ -48,7 +48,8 @@ def columns(table: pd.DataFrame, losses: Collection[str]) -> list[Column]:
     estimates before other numbers, these before what only backs them up, and last a column that
     is the same in every row.
     """
-    found, weights = [], []
+    found: list[Column] = []
+    weights: list[int] = []
     names = list(table.columns)
     while names:
         name = names.pop(0)

@@ -67,7 +67,7 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def card(study: Study, published: str, corrected: str, gallery: pd.DataFrame) -> dict[str, Any]:
     """What a correction changes in the formula, in the gradient and in the scores."""
     before, after = _cards(study, published, corrected)
-    names = before.get("name") or published, after.get("name") or corrected
+    old, new = str(before.get("name") or published), str(after.get("name") or corrected)
     unlike = ""
     if others := _options(before, after):
         unlike = f"{listing(name for name, *_ in others)} {_differ(others)} too"
@@ -75,7 +75,7 @@ def card(study: Study, published: str, corrected: str, gallery: pd.DataFrame) ->
         unlike = "this study trains them with other options than the catalogue's"
     return {
         **change(study, published, corrected),
-        "gradient": gradient(gallery, *map(str, names), unlike),
+        "gradient": gradient(gallery, old, new, unlike),
         **cost(study, published, corrected),
     }
 
