@@ -117,9 +117,11 @@ def test_what_is_safe_in_both_studies_is_told(studies: dict[str, Study], page: s
         "Dice."
     )
     assert "Cross entropy and Generalized Dice graph (published)" in told["Safe nowhere"]
-    assert "1 is safe in one study" in told["It depends"]  # plain Dice
+    assert "1 is safe in one study and not in another: Dice." in told["It depends"]
     assert told["How alike they rank"].startswith("By mean Dice no two studies can be compared.")
     assert told["Safe everywhere"] in page
+    assert across._of_what(studies["other"]) == "another, 2 seeds, 8 held-out cases"
+    assert "<b>other</b>: another, 2 seeds, " in page
 
 
 def test_the_title_counts_what_broke_down_in_each_study(studies: dict[str, Study]) -> None:
@@ -133,12 +135,13 @@ def test_the_title_counts_what_broke_down_in_each_study(studies: dict[str, Study
     ("found", "told"),
     [
         ([[(0.1, True), (0.2, True)], [(0.1, True), (0.2, False)], [(0.1, True)]],
-         "Of 2 published losses that every study trained beside the correction, the correction has "
-         "a separably higher mean Dice for 1 in every study and for 1 in some, and a separably "
-         "lower one for none in any."),
+         "2 published losses were trained beside the correction in every study: Loss 0 and Loss "
+         "1. The correction has a separably higher mean Dice for Loss 0 in every study; for Loss "
+         "1 in one, and a separably lower one for none of them in any study."),
         ([[(-0.1, True), (0.1, None)]],
-         "Of 1 published loss that every study trained beside the correction, the correction has a "
-         "separably higher mean Dice for none in any, and a separably lower one for 1 in some."),
+         "1 published loss was trained beside the correction in every study: Loss 0. The "
+         "correction has a separably higher mean Dice for none of them in any study, and a "
+         "separably lower one for Loss 0 in one."),
         ([[(0.1, True)]], "No published loss was trained beside its correction in every study."),
     ],
 )  # fmt: skip
@@ -146,11 +149,11 @@ def test_what_correcting_gains_is_counted_over_the_pairs_of_every_study(
     studies: dict[str, Study], found: list, told: str
 ) -> None:
     pairs = [
-        {"costs": {
-            str(i): {"differences": {"mean_dice": {"difference": gap, "separable": clear}}}
-            for i, (gap, clear) in enumerate(row)
+        {"labels": (f"loss_{number}", "dice"), "costs": {
+            name: {"differences": {"mean_dice": {"difference": gap, "separable": clear}}}
+            for name, (gap, clear) in zip(("one", "other"), row, strict=False)
         }}
-        for row in found
+        for number, row in enumerate(found)
     ]  # fmt: skip
     answers = across.answers(studies, across.safe_in(studies), pairs, NOTHING_ALIKE)
     assert {a.about: a.told for a in answers}["What correcting gains"] == told
@@ -177,7 +180,9 @@ def test_each_study_has_its_learning_curves(studies: dict[str, Study], page: str
             assert dice == pytest.approx(expected[key], abs=5e-5), key
     # and as figures that print
     drawn = re.findall(
-        r'<figure id="figure-validation_curves_(\w+)">\s*<img src="[^"]+" alt="(\w+)', page
+        r'<figure id="figure-validation_curves_(\w+)">\s*<div class="wide">'
+        r'<img src="[^"]+" alt="(\w+)',
+        page,
     )
     assert drawn == [(name, name) for name in studies]
 
@@ -339,7 +344,9 @@ def test_the_curves_of_another_study_can_be_chosen(
     median = rows.groupby("step")["value"].median()
     assert points["x"] == list(median.index)
     assert points["y"] == pytest.approx(median.to_list(), abs=1e-4)
-    assert len(crosses["x"]) == other.seeds  # where Dice lost it in every run
+    assert len(crosses["x"]) == 1  # one for the loss, which lost it in every run
+    choose(browser, ".chart [name=lines][value=seeds]", "on")
+    assert len(browser.value(LINES)[2]["x"]) == other.seeds
     told = browser.value("document.querySelector('.readout tbody').textContent")
     assert f"lost {other.rarest} in 2 of 2 runs" in told
 

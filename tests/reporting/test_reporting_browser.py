@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,6 +195,20 @@ def test_curves_follow_the_choice_of_losses_classes_and_seeds(
     for name, crosses in ((study.classes[-1], 3), (study.classes[0], 0)):
         choose(browser, ".chart [name=class]", name)
         assert browser.value(lines)[2] == crosses
+        across = (
+            "Object.values(Bokeh.index.roots ?? Bokeh.index)[0].model.renderers[2]"
+            ".data_source.data.x"
+        )
+        places = browser.value(across)
+        assert all(abs(a - b) > 8 for a, b in itertools.combinations(places, 2))
+    choose(browser, ".chart [name=class]", study.classes[-1])
+    choose(browser, ".chart [name=lines][value=median]", "on")
+    assert browser.value(lines)[2] == 1  # one mark a loss
+    choose(browser, ".chart [name=class]", study.classes[0])
+    spoken = browser.value("document.querySelector('.chart output').textContent")
+    assert spoken.startswith(f"1 loss drawn, {study.classes[0]}: Cross entropy 0.")
+    assert not browser.value("document.querySelector('.readout').ariaLive")
+    assert browser.value("document.querySelector('.canvas').getAttribute('role')") == "group"
     told = browser.value("document.querySelector('.readout tbody').textContent")
     assert told.startswith("Cross entropy") and "3 runs, none lost" in told
 
@@ -221,10 +237,68 @@ def test_paper_shows_the_drawn_curves_and_what_was_folded(browser: Browser) -> N
     assert browser.value("document.querySelector('#curves .static').offsetHeight") > 100
     assert browser.value("document.querySelector('#curves .chart').offsetHeight") == 0
     browser.value("dispatchEvent(new Event('beforeprint'))")
-    assert browser.value("document.querySelectorAll('details:not([open])').length") == 0
+    folded = "[...document.querySelectorAll('details:not([open])')]"
+    assert set(browser.value(f"{folded}.map(entry => 'long' in entry.dataset)")) == {True}
     browser.value("dispatchEvent(new Event('afterprint'))")
-    assert browser.value("document.querySelectorAll('details:not([open])').length") > 0
+    assert False in browser.value(f"{folded}.map(entry => 'long' in entry.dataset)")
     browser.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_nothing_of_a_card_is_cut_on_paper_and_headings_of_tables_are_repeated(
+    browser: Browser,
+) -> None:
+    browser.screen(700, 1000)  # a page of A4
+    browser.open(browser.file)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    cut = (
+        "[...document.querySelectorAll('.pair, .pair .effects > *, .pair .scroll')]"
+        ".filter(box => box.scrollWidth > box.clientWidth).length"
+    )
+    assert browser.value(cut) == 0
+    heads = browser.value(
+        "[...document.querySelectorAll('table.sortable thead')].map(head => {"
+        " const { display, breakInside } = getComputedStyle(head);"
+        " const button = getComputedStyle(head.querySelector('button')).display;"
+        " return `${display} ${breakInside} ${button}`; })"
+    )
+    # Chromium repeats only headings that cannot be broken and have no box of a button in them
+    assert set(heads) == {"table-header-group avoid contents"}
+    browser.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_loss_of_the_first_screen_leads_to_its_card(browser: Browser) -> None:
+    browser.screen(1366, 768)
+    browser.open(browser.file)
+    assert browser.value("document.querySelectorAll('.glance th a').length") == 6
+    card = "document.getElementById('card-cross_entropy')"
+    assert not browser.value(f"{card}.open")
+    browser.value("document.querySelector('.glance a[href=\"#card-cross_entropy\"]').click()")
+    browser.until(f"{card}.open")
+    assert browser.value(f"{card}.querySelector('code').textContent") == "cross_entropy"
+    browser.call("Page.navigate", url=browser.file.resolve().as_uri())  # without the fragment
+
+
+def test_controls_are_large_enough_for_a_finger_and_figures_to_be_read_on_a_phone(
+    browser: Browser,
+) -> None:
+    browser.screen(360, 800)
+    browser.open(browser.file)
+    show_curves(browser)
+    browser.value("document.querySelectorAll('details').forEach(entry => { entry.open = true; })")
+    small = (
+        "[...document.querySelectorAll('button, select, summary, label, nav a, .glance a, "
+        ".downloads a')].filter(one => one.offsetHeight && one.offsetHeight < 24)"
+        ".map(one => one.outerHTML.slice(0, 80))"
+    )
+    assert browser.value(small) == []
+    glance = "document.querySelector('.glance')"
+    assert browser.value(f"{glance}.scrollWidth <= {glance}.clientWidth")
+    shown = browser.value(f"{glance}.querySelector('tbody tr').innerText")
+    assert shown.startswith("Dice CE") and re.search(r"0\.\d\d$", shown.strip())
+    assert browser.value("getComputedStyle(document.querySelector('.losses')).maxHeight") == "none"
+    widths = browser.value("[...document.querySelectorAll('.wide img')].map(x => x.offsetWidth)")
+    assert all(width >= 660 for width in widths if width)
+    assert browser.value("document.documentElement.scrollWidth") <= 360
 
 
 def test_without_scripts_the_figure_and_every_row_are_there(browser: Browser) -> None:
@@ -289,7 +363,7 @@ def test_what_scrolls_on_a_phone_is_reached_by_keyboard_and_has_a_name(browser: 
     browser.open(browser.file)
     browser.value("document.querySelectorAll('details').forEach(entry => { entry.open = true; })")
     wide = (
-        "[...document.querySelectorAll('.scroll, .glance')]"
+        "[...document.querySelectorAll('.scroll, .glance, .wide')]"
         ".filter(frame => frame.scrollWidth > frame.clientWidth)"
     )
     assert browser.value(f"{wide}.length") > 3

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from workflow.reporting.cells import columns
+from workflow.reporting.cells import WIDEST, columns
 
 NAN = math.nan
 
@@ -75,3 +75,20 @@ def test_keys_of_a_study_are_what_one_has_to_write():
 
 def test_a_table_without_a_row_has_its_headings():
     assert shown(loss=[], difference=[], low=[], high=[]) == {"loss": [], "difference": []}
+
+
+def test_of_a_wide_table_what_tells_least_waits_until_it_is_asked_for():
+    narrow = {f"number_{i}": [i, 99] for i in range(WIDEST - 3)} | {"seeds": [3, 4]}
+    kept = {"arm": ["a", "a"]} | narrow | {"verdict": ["costs", "gains"]}
+    assert not any(column.more for column in columns(pd.DataFrame(kept), ()))
+    wide = pd.DataFrame(kept | {
+        "phase": ["late", "late"], "difference": [0.1, 0.2], "low": [0.0, 0.1], "high": [0.2, 0.3],
+        "p": [0.1, 0.2], "number_last": [1, 2],
+    })  # fmt: skip
+    found = columns(wide, ())
+    shown = [column.heading for column in found if not column.more]
+    assert len(shown) == WIDEST and shown[0] == "arm"  # which names the row, though all are alike
+    assert {"verdict", "difference"} <= set(shown)
+    assert [column.heading for column in found if column.more] == [
+        "seeds", "phase", "p", "number last"
+    ]  # fmt: skip

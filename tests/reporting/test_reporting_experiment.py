@@ -3,7 +3,9 @@
 import html
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from workflow.__main__ import main
 from workflow.comparison import experiment as comparison
 from workflow.reporting import experiment as reporting
 from workflow.reporting import failures
+from workflow.reporting.cells import WIDEST
 from workflow.reporting.wording import readable
 from workflow.study import load
 
@@ -168,7 +171,7 @@ def cells(page, section):
     found = re.search(rf'<section id="{section}">.*?</section>', page, re.S).group(0)
     body = re.search(r"<tbody>(.*?)</tbody>", found, re.S).group(1)
     rows = re.findall(r"<tr>(.*?)</tr>", body, re.S)
-    return [[text(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", row)] for row in rows]
+    return [[text(cell) for cell in re.findall(r"<t[dh].*?>(.*?)</t[dh]>", row)] for row in rows]
 
 
 def test_the_end_of_a_log_stands_beside_the_reason(tmp_path):
@@ -394,6 +397,67 @@ def test_tables_are_read_as_they_were_written(folder):
     assert (experiment.test_set, experiment.arms) == ("e", ["one", "four"])
     assert experiment.classes == ["edema", "necrotic core", "enhancing rim"]
     assert set(experiment.summary["test_set"]) == {"e"}
+
+
+LONG = "A heading that is far too long for a navigation and does not end before the line does"
+
+
+@pytest.fixture(scope="module")
+def titled(tmp_path_factory):
+    """A page with wide tables, of which some have long headings."""
+    folder = write(tmp_path_factory.mktemp("report") / "titled")
+    shown = {
+        "summary": f"{LONG}: and more is said {EVIL}",
+        "comparisons": LONG,
+        "outcomes": "Outcomes",
+    }
+    with mock.patch.object(reporting, "ARMS_ALONE", replace(reporting.ARMS_ALONE, shown=shown)):
+        return reporting.build(folder)
+
+
+def test_what_a_heading_says_beyond_its_colon_stands_below_it(titled):
+    page = titled.read_text()
+    assert f"<h2>{LONG}</h2>\n<p>{html.escape(f'And more is said {EVIL}')}</p>" in page
+    nav = re.search("<nav.*?</nav>", page, re.S).group(0)
+    assert nav.count(f">{LONG}</a>") == 2 and "more is said" not in nav
+
+
+def test_every_table_of_the_page_has_a_name_and_rows_that_are_named(titled):
+    page = titled.read_text()
+    tables = re.findall("<table.*?</table>", page, re.S)
+    assert len(tables) == 3 + 2  # scores, arms
+    for table in tables:
+        assert re.search("<caption[^>]*>[^<]+</caption>", table)
+        rows = re.findall("<tr>(.*?)</tr>", table.partition("<tbody>")[2], re.S)
+        assert rows and all(row.startswith('<th scope="row"') for row in rows)
+
+
+def test_a_picture_is_told_by_its_headline_and_not_by_its_caption(folder, page):
+    told = re.search('<img [^>]*alt="([^"]*)"', page).group(1)
+    assert told.startswith(reporting.widest_spread(reporting.read(folder)).removesuffix("."))
+    caption = re.search("<figcaption>(.*?)</figcaption>", page).group(1)
+    assert caption not in told and ".." not in told
+
+
+@pytest.mark.skipif(not executable(), reason="no Chromium on the path")
+def test_a_page_with_long_headings_and_wide_tables_fits_its_window(titled, tmp_path):
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.screen(1280, 800)
+        browser.open(titled)
+        assert browser.value("document.body.scrollWidth") <= 1280
+        assert browser.value("document.querySelector('nav').offsetHeight") < 100
+        wide = "document.querySelector('#answers-2')"
+        headings = f"[...{wide}.querySelectorAll('thead th')].filter(th => th.offsetWidth).length"
+        assert browser.value(headings) == WIDEST
+        browser.value(f"{wide}.querySelector('input').click()")
+        assert browser.value(headings) == browser.value(f"{wide}.querySelectorAll('th').length") - (
+            browser.value(f"{wide}.querySelectorAll('tbody tr').length")
+        )
+        assert not browser.value("!!document.querySelector('#answers-3 input')")
+        assert browser.complaints == []
+    finally:
+        browser.close()
 
 
 @pytest.mark.skipif(not executable(), reason="no Chromium on the path")

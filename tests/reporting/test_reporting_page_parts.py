@@ -10,10 +10,21 @@ import pandas as pd
 import pytest
 from synthetic_study import write_study
 
-from workflow.reporting import answer, chart, corrections, downloads, failures, provenance, ranking
-from workflow.reporting.drawn import interval_bar, lines
+from workflow.reporting import (
+    answer,
+    chart,
+    corrections,
+    downloads,
+    failures,
+    page,
+    provenance,
+    ranking,
+    wording,
+)
+from workflow.reporting.drawn import BELOW, LEFT, MARGIN, PLOT, interval_bar, lines
 from workflow.reporting.formula import compared
 from workflow.reporting.study_tables import Study, read_study
+from workflow.reporting.style import VERMILION
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
@@ -143,7 +154,15 @@ def test_a_value_without_an_interval_is_a_dot_and_none_is_nothing() -> None:
 
 
 def test_words_of_a_plot_cannot_carry_markup() -> None:
-    assert "<b>" not in lines([("published", [1.0, 0.5])], '"><b>')
+    assert "<b>" not in lines([("published", [1.0, 0.5])], '"><b>', ("<b>", "<b>"))
+
+
+def test_a_plot_names_its_highest_value_zero_and_its_ends() -> None:
+    code = lines([("old", [0.0, 1.8e-6]), ("new", [1e-6, 0.0])], "", ("whole", "lost"))
+    assert re.findall("<text[^>]*>([^<]*)<", code) == ["2 × 10⁻⁶", "0", "whole", "lost"]
+    corners = [point for points in re.findall('points="([^"]*)"', code) for point in points.split()]
+    x, y = zip(*(map(float, point.split(",")) for point in corners), strict=True)
+    assert min(x) == LEFT and max(y) == PLOT[1] - BELOW and min(y) == MARGIN
 
 
 # Corrections
@@ -161,29 +180,94 @@ def test_formulas_that_cannot_be_converted_are_compared_as_source() -> None:
     assert after.startswith("<math") and "changed" not in after
 
 
-def gallery(**gradients: dict[str, list[float]]) -> pd.DataFrame:
-    """Gradients of losses by reference, as the gallery writes them."""
+def gallery(falling: tuple[str, ...] = (), **gradients: dict[str, list[float]]) -> pd.DataFrame:
+    """Gradients of losses by reference, as the gallery writes them.
+
+    Values answer the course as they should, those of ``falling`` losses the other way.
+    """
     return pd.DataFrame([
-        {"loss": loss, "course": "shrinks", "reference": reference, "error": step, "gradient": x}
+        {"loss": loss, "course": "shrinks", "reference": reference,
+         "error": step / (len(values) - 1), "gradient": x,
+         "value": step if (reference == "present") != (loss in falling) else -step}
         for loss, curves in gradients.items()
         for reference, values in curves.items()
         for step, x in enumerate(values)
     ])  # fmt: skip
 
 
+GRADIENTS = {
+    "old": {"present": [2.0, 4.0, 1.0], "absent": [0.0, 0.0, 0.0]},
+    "new": {"present": [4.0, 2.0, 0.0], "absent": [1.0, 2.0, 3.0]},
+}
+
+
 def test_gradients_are_compared_at_their_largest() -> None:
-    table = gallery(
-        old={"present": [2.0, 4.0, 1.0], "absent": [0.0, 0.0, 0.0]},
-        new={"present": [4.0, 2.0, 0.0], "absent": [1.0, 2.0, 3.0]},
-    )
+    table = gallery(**GRADIENTS)
     told = corrections.gradient(table, "old", "new")["told"]
-    assert told[0] == "Where the structure is in the image, both losses pull equally hard."
-    assert told[1].endswith("the published loss does not pull at all.")
+    assert told[0] == (
+        "Where the structure is in the image, the largest gradients of both losses are equal."
+    )
+    assert told[1].endswith("the published loss has no gradient.")
     assert "25 % of the published" in told[2] and "0 % of the corrected" in told[2]
     table.loc[(table["loss"] == "old") & (table["reference"] == "present"), "gradient"] *= 3e-6
     assert "3 × 10⁻⁶ times" in corrections.gradient(table, "old", "new")["told"][0]
     assert corrections.gradient(table, "old", "another") is None
     assert corrections.gradient(pd.DataFrame(), "old", "new") is None
+
+
+def test_a_loss_that_pulls_the_wrong_way_is_told_so_however_hard_it_pulls() -> None:
+    told = corrections.gradient(gallery(("old",), **GRADIENTS), "old", "new")["told"]
+    assert "the published loss pulls the wrong way (its value falls as" in told[0]
+    assert "the published loss pulls the wrong way (its value rises as" in told[1]
+    assert "corrected loss pulls" not in " ".join(told)
+    assert "wrong" not in " ".join(corrections.gradient(gallery(**GRADIENTS), "old", "new")["told"])
+
+
+def test_the_published_combo_of_the_reference_pulls_the_wrong_way() -> None:
+    table = pd.read_csv(REFERENCE / "losses" / "gallery.csv")
+    told = corrections.gradient(table, "published_combo", "combo")["told"]
+    assert all("published loss pulls the wrong way" in sentence for sentence in told[:2])
+    told = corrections.gradient(table, "published_dice_flat", "dice")["told"]
+    assert "wrong" not in " ".join(told)
+
+
+def test_what_differs_beside_the_defect_is_named_and_its_gradients_are_not_compared(
+    study_dir: Path,
+) -> None:
+    study = read_study(study_dir)
+    table = gallery(("published_combo",), **{
+        "published_combo": GRADIENTS["old"], "dice_ce": GRADIENTS["new"]
+    })  # fmt: skip
+    cards = {card["label"]: card for card in study.cards}
+    pair = "published_combo", "dice_ce"
+    found = corrections.card(study, *pair, table)
+    assert found["also"] == [] and "times" not in str(found["words"])
+    assert "largest gradient" in found["gradient"]["told"][0]
+    for label, alpha in (("published_combo", 0.5), ("dice_ce", None)):
+        cards[label]["options"] = {"alpha": alpha, "batch": False, f"own_{label}": 1}
+    found = corrections.card(study, *pair, table)
+    assert found["also"] == ["alpha"] and ("Option alpha", "0.5", "none") in found["words"]
+    told = " ".join(found["gradient"]["told"])
+    assert "largest" not in told and "alpha differs too" in told
+    assert "wrong way" in told  # which the option does not decide
+    for label in pair:  # the same for both, and not what the gallery was made with
+        cards[label]["options"] = {"alpha": 0.9, "batch": False}
+    found = corrections.card(study, *pair, table)
+    told = " ".join(found["gradient"]["told"])
+    assert found["also"] == [] and "largest" not in told and "other options" in told
+
+
+def test_an_interval_without_zero_that_holm_leaves_open_is_told_as_that(study_dir: Path) -> None:
+    study = read_study(study_dir)
+    pair = study.pairs()[0]
+    rows = (study.comparisons["contrast"] == "correction") & (
+        study.comparisons["endpoint"] == "mean_dice"
+    )
+    study.comparisons.loc[rows, ["difference", "low", "high", "p_holm"]] = [0.44, 0.19, 0.68, 0.064]
+    told = corrections.measured(study, *pair)
+    assert told.endswith("after Holm's correction (the interval is of this pair alone).")
+    study.comparisons.loc[rows, "low"] = -0.1
+    assert "Holm" not in corrections.measured(study, *pair)
 
 
 def test_every_pair_has_a_card_with_the_gain_of_the_table(study: Study) -> None:
@@ -226,6 +310,30 @@ def test_kinds_tell_published_corrected_and_neither_apart(study: Study) -> None:
     assert kinds["dice"] == "other" and kinds["all_background"] == "floor"
 
 
+@pytest.mark.parametrize(
+    ("rates", "tuned", "told"),
+    [
+        ([0.003, 0.003], False, "at a peak learning rate of 0.003"),
+        ([0.001, 0.03], True, "at a peak learning rate of its own (0.001 to 0.03), chosen on "
+         "validation from the same grid for each loss"),
+        ([0.001, 0.03], False, "at a peak learning rate of its own (0.001 to 0.03), given in the "
+         "configuration and not tuned in this study"),
+        ([], False, ""),
+    ],
+)  # fmt: skip
+def test_only_rates_that_the_study_tuned_are_told_as_chosen_by_it(
+    rates: list[float], tuned: bool, told: str
+) -> None:
+    assert wording.learning_rates(pd.DataFrame({"learning_rate": rates}), tuned) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(4662203.34, "4,662,203"), (99.94, "99.9"), (0.0, "0.0"), (math.nan, "–")]
+)
+def test_a_large_volume_has_no_digit_behind_its_point(value: float, told: str) -> None:
+    assert page._volume(value) == told
+
+
 # The chart
 
 
@@ -245,6 +353,7 @@ def test_curves_are_those_of_the_table(study: Study) -> None:
     lost = {(r["loss"], r["seed"]): r["lost"] for r in runs}
     assert lost[study.losses.index("cross_entropy"), 0] == [study.classes[-1]]
     assert chart.curves({"empty": Study("empty")}, []) == {}
+    assert VERMILION not in found["colours"] and "" in found["colours"]  # kept for collapse
 
 
 def test_the_reference_the_best_and_the_pairs_of_generalized_dice_are_drawn_first(

@@ -114,6 +114,10 @@ def test_collapse_is_told_as_k_of_n_with_wilsons_interval(page: str) -> None:
     assert f"3 of 3 [{100 * low:.0f} %, 100 %]" in words
     assert f"0 of 3 [0 %, {100 * (1 - low):.0f} %]" in words
     assert "all background" not in words
+    above, _, folded = words.partition("Losses of which no run lost a class or diverged (3)")
+    for name, broken in (("Dice CE", False), ("Cross entropy", True), ("Combo (published)", True)):
+        assert (name in above.partition("Any class lost")[2]) is broken
+        assert name in (above if broken else folded)
 
 
 def test_no_p_is_shown_where_the_margin_is_too_small(page: str, study_dir: Path) -> None:
@@ -137,7 +141,8 @@ def test_learning_rates_are_told_with_and_without_trials(page: str, tmp_path: Pa
     assert "widened" in words and "Still best at an end" in words
     untuned = report.build(write_study(tmp_path / "study", losses=(Loss("dice", "x", 0.7),)))
     plain = section(untuned.read_text(encoding="utf-8"), "rates")
-    assert "0.003" in plain and "not tuned in this study" in plain
+    assert "0.003" in plain and "no rate was tuned in this study" in plain
+    assert "Trials" in words and "Trials" not in plain
 
 
 def test_each_split_has_its_digest(page: str, study_dir: Path) -> None:
@@ -150,6 +155,22 @@ def test_each_split_has_its_digest(page: str, study_dir: Path) -> None:
         assert f'<code title="{digest}">{digest[:12]}</code>' in page
     older = dataclasses.replace(study, dataset=dataset.drop(columns="sha256"))
     assert "SHA-256" not in section(report.render(older, study_dir), "data")
+
+
+def test_every_table_has_a_name_of_its_own(page: str) -> None:
+    tables = re.findall("<table.*?</table>", page, re.S)
+    names = [re.search("<caption[^>]*>([^<]+)</caption>", table) for table in tables]
+    assert len(tables) > 15 and all(names)
+    ours = [name.group(1) for name in names if name and name.group(1) != "What else differs"]
+    assert len(set(ours)) == len(ours)
+
+
+def test_units_and_abbreviations_are_spelt_out(page: str) -> None:
+    assert "HD95 (mm)" in section(page, "ranking")
+    assert "Volume error (predicted / true − 1)" in section(page, "ranking")
+    assert "fewest voxels" in section(page, "ranking") and "fewest" in section(page, "answer")
+    words = section(page, "calibration")
+    assert "expected calibration error (ECE)" in words and "log-likelihood (NLL)" in words
 
 
 def test_images_have_alternative_texts(page: str) -> None:

@@ -75,6 +75,7 @@ def build(out: Path, folders: Mapping[str, Path]) -> Path:
         "across.html.j2",
         question=QUESTION,
         studies=studies,
+        of_what={name: _of_what(study) for name, study in studies.items()},
         answers=answers(studies, safe, pairs, stability),
         losses=losses,
         stability=stability.to_dict("records"),
@@ -136,7 +137,7 @@ def answers(
         f"{count(len(labels), 'loss', 'losses')} in {'both' if len(studies) == 2 else 'all'} "
         f"{len(studies)} studies"
     )
-    somewhere = len(labels) - len(everywhere) - len(nowhere)
+    depends = [readable(x) for x in labels if x not in {*everywhere, *nowhere}]
     return [
         answer.Answer("Safe everywhere", _named(everywhere, among, "kept every class in each run")),
         answer.Answer(
@@ -144,8 +145,9 @@ def answers(
         ),
         answer.Answer(
             "It depends",
-            f"Of {among}, {somewhere or 'none'} {'is' if somewhere == 1 else 'are'} safe in one "
-            "study and not in another.",
+            f"Of {among}, {len(depends) or 'none'} {'is' if len(depends) == 1 else 'are'} safe in "
+            "one study and not in another"
+            + (f": {shortened(depends, NAMED)}." if depends else "."),
         ),
         answer.Answer("What correcting gains", _gains(pairs, len(studies))),
         answer.Answer("How alike they rank", " ".join(_alike(stability))),
@@ -160,25 +162,29 @@ def _named(labels: Sequence[str], among: str, what: str) -> str:
 
 
 def _gains(pairs: Sequence[Mapping[str, Any]], studies: int) -> str:
-    """How many corrections score higher, and how many lower, in all or some of the studies."""
-    everywhere = [pair["costs"].values() for pair in pairs if len(pair["costs"]) == studies]
+    """Which corrections score higher, and which lower, and in which of the studies."""
+    everywhere = [pair for pair in pairs if len(pair["costs"]) == studies]
     if not everywhere:
         return "No published loss was trained beside its correction in every study."
-    found = [[cost["differences"]["mean_dice"] for cost in costs] for costs in everywhere]
-    clear = [[x["difference"] if x and x["separable"] else 0 for x in row] for row in found]
     told = []
     for sign in (1, -1):
-        signs = [sum(sign * x > 0 for x in row) for row in clear]
-        counted = {
-            "every study": sum(amount == studies for amount in signs),
-            "some": sum(0 < amount < studies for amount in signs),
-        }
-        parts = [f"for {amount} in {where}" for where, amount in counted.items() if amount]
-        told.append(listing(parts) or "for none in any")
+        having: dict[str, list[str]] = {}  # in which studies -> losses
+        for pair in everywhere:
+            names = [
+                name for name, cost in pair["costs"].items()
+                if (found := cost["differences"]["mean_dice"]) is not None
+                and found["separable"] and sign * found["difference"] > 0
+            ]  # fmt: skip
+            where = "every study" if len(names) == studies else listing(names)
+            having.setdefault(where, []).append(readable(pair["labels"][0]))
+        having.pop("", None)
+        parts = [f"for {shortened(labels, NAMED)} in {where}" for where, labels in having.items()]
+        told.append("; ".join(parts) or "for none of them in any study")
+    every = shortened([readable(pair["labels"][0]) for pair in everywhere], NAMED)
     return (
-        f"Of {count(len(found), 'published loss', 'published losses')} that every study trained "
-        f"beside the correction, the correction has a separably higher mean Dice {told[0]}, "
-        f"and a separably lower one {told[1]}."
+        f"{count(len(everywhere), 'published loss was', 'published losses were')} trained beside "
+        f"the correction in every study: {every}. The correction has a separably higher mean Dice "
+        f"{told[0]}, and a separably lower one {told[1]}."
     )
 
 
@@ -275,6 +281,14 @@ def _curves(studies: Mapping[str, Study], folder: Path) -> dict[str, dict[str, s
             "caption": f"{name}: {text.caption(study, 'validation_curves')}",
         }
     return found
+
+
+def _of_what(study: Study) -> str:
+    """The data of a study and how much of them stands behind its scores."""
+    cases = study.chosen(study.cases)
+    held = cases["case"].nunique() if len(cases) else 0
+    parts = [study.dataset_name, count(study.seeds, "seed"), count(held, "held-out case")]
+    return ", ".join(part for part in parts if part)
 
 
 def _made(study: Study) -> dict[str, Any]:

@@ -12,7 +12,13 @@ import pandas as pd
 from workflow.reporting.wording import DASH, MINUS, interval, number, p_value, readable, signed
 
 DIGITS = 3
+WIDEST = 9  # columns that a page has room for
 P_VALUE = re.compile(r"p|p_.*|.*_p|.*_p_holm")
+# what stands behind a result: how many, how fine, and what came before its correction
+BACKING = re.compile(
+    r"p|.*_p|degrees_of_freedom|minimum_detectable_difference|(.*_)?(margin|seeds|cases|runs)"
+    r"|batches|holding|complete"
+)
 SPELLED = {"dice": "Dice", "auc": "AUC", "holm": "(Holm)", "ml": "mL"}
 SIGNED = ("difference", "deviation")
 
@@ -25,9 +31,12 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
+    """``more``: only shown once the reader asks for all columns."""
+
     heading: str
     numeric: bool
     cells: list[Cell]
+    more: bool = False
 
 
 def columns(table: pd.DataFrame, losses: Collection[str]) -> list[Column]:
@@ -35,18 +44,34 @@ def columns(table: pd.DataFrame, losses: Collection[str]) -> list[Column]:
 
     A column that is followed by the ends of its interval (``..low`` and ``..high``, which its
     values lie between) takes them in. ``losses`` are the labels to be shown by their names.
+    Of more than ``WIDEST`` columns the first and those that tell most are shown: words and
+    estimates before other numbers, these before what only backs them up, and last a column that
+    is the same in every row.
     """
-    found = []
+    found: list[Column] = []
+    weights: list[int] = []
     names = list(table.columns)
     while names:
         name = names.pop(0)
         ends = names[:2]
-        if _is_interval(table, name, ends):
-            found.append(_estimates(table, name, ends))
+        if merged := _is_interval(table, name, ends):
+            column = _estimates(table, name, ends)
             names = names[2:]
         else:
-            found.append(_plain(table[name], losses))
-    return found
+            column = _plain(table[name], losses)
+        weights.append(_weight(name, column, merged) if found else 0)
+        found.append(column)
+    kept = set(sorted(range(len(found)), key=lambda place: (weights[place], place))[:WIDEST])
+    return [column._replace(more=place not in kept) for place, column in enumerate(found)]
+
+
+def _weight(name: str, column: Column, estimate: bool) -> int:
+    """How soon a column gives way where there is no room for all: the higher, the sooner."""
+    if len(column.cells) > 1 and len({cell.text for cell in column.cells}) == 1:
+        return 3
+    if BACKING.fullmatch(name):
+        return 2
+    return 1 if column.numeric and not estimate else 0
 
 
 def _is_interval(table: pd.DataFrame, name: str, ends: list[str]) -> bool:

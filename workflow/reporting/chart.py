@@ -12,7 +12,7 @@ import pandas as pd
 
 from workflow.reporting.downloads import packed
 from workflow.reporting.study_tables import Study
-from workflow.reporting.style import BLACK, LINE_COLOURS
+from workflow.reporting.style import BLACK, LINE_COLOURS, VERMILION
 from workflow.reporting.wording import readable
 
 CHOSEN = 6  # losses that are drawn before the reader chooses
@@ -53,8 +53,10 @@ def curves(studies: Mapping[str, Study], labels: Sequence[str]) -> dict[str, Any
             for label in labels
         ],
         "chosen": [labels.index(label) for label in first_shown(studies.values(), labels)],
-        # the page's own ink, which is white at night, stands for black
-        "colours": ["" if colour == BLACK else colour for colour in LINE_COLOURS],
+        # the page's own ink, which is white at night, stands for black; vermilion is collapse
+        "colours": [
+            "" if colour == BLACK else colour for colour in LINE_COLOURS if colour != VERMILION
+        ],
     }
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from workflow.reporting import text
-from workflow.reporting.drawn import lines
+from workflow.reporting.drawn import lines, short
+from workflow.reporting.figures_gallery import NOTICED, change_as_it_shrinks
 from workflow.reporting.formula import compared
 from workflow.reporting.study_tables import Study
-from workflow.reporting.wording import count, number, percent
+from workflow.reporting.wording import count, listing, number, percent
 
 COURSE = "shrinks"
 FIELDS = {
@@ -65,19 +66,23 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def card(study: Study, published: str, corrected: str, gallery: pd.DataFrame) -> dict[str, Any]:
     """What a correction changes in the formula, in the gradient and in the scores."""
-    cards = {entry.get("label"): entry for entry in study.cards}
-    names = [str(cards.get(x, {}).get("name") or x) for x in (published, corrected)]
+    before, after = _cards(study, published, corrected)
+    old, new = str(before.get("name") or published), str(after.get("name") or corrected)
+    unlike = ""
+    if others := _options(before, after):
+        unlike = f"{listing(name for name, *_ in others)} {_differ(others)} too"
+    elif not all(found.get("options") == found.get("defaults") for found in (before, after)):
+        unlike = "this study trains them with other options than the catalogue's"
     return {
         **change(study, published, corrected),
-        "gradient": gradient(gallery, *names),
+        "gradient": gradient(gallery, old, new, unlike),
         **cost(study, published, corrected),
     }
 
 
 def change(study: Study, published: str, corrected: str) -> dict[str, Any]:
     """What is wrong as published, and what the correction changes in formula and conventions."""
-    cards = {entry.get("label"): entry for entry in study.cards}
-    before, after = cards.get(published, {}), cards.get(corrected, {})
+    before, after = _cards(study, published, corrected)
     formulas = str(before.get("formula") or ""), str(after.get("formula") or "")
     found = study.contrast("correction", corrected, published, "mean_dice")
     return {
@@ -87,8 +92,36 @@ def change(study: Study, published: str, corrected: str) -> dict[str, Any]:
             (title, str(before[key]), str(after[key]))
             for key, title in FIELDS.items()
             if before.get(key) and after.get(key) and before[key] != after[key]
-        ],
+        ]
+        + [(f"Option {name}", *values) for name, *values in _options(before, after)],
+        "also": [name for name, *_ in _options(before, after)],
     }
+
+
+def _cards(study: Study, *labels: str) -> list[dict[str, Any]]:
+    """The cards of these losses; without a card an empty one."""
+    found = {entry.get("label"): entry for entry in study.cards}
+    return [found.get(label, {}) for label in labels]
+
+
+def _options(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The options that both losses have, with other values: what differs beside the defect."""
+    old, new = before.get("options") or {}, after.get("options") or {}
+    return [
+        (name, _written(old[name]), _written(new[name]))
+        for name in old
+        if name in new and old[name] != new[name]
+    ]
+
+
+def _written(option: Any) -> str:
+    if option is None:
+        return "none"
+    return f"{option:.4g}" if isinstance(option, float) else str(option)
+
+
+def _differ(names: Sequence[Any]) -> str:
+    return "differs" if len(names) == 1 else "differ"
 
 
 def cost(study: Study, published: str, corrected: str) -> dict[str, Any]:
@@ -111,35 +144,51 @@ def cost(study: Study, published: str, corrected: str) -> dict[str, Any]:
     }
 
 
-def gradient(gallery: pd.DataFrame, published: str, corrected: str) -> dict[str, Any] | None:
+def gradient(
+    gallery: pd.DataFrame, published: str, corrected: str, unlike: str = ""
+) -> dict[str, Any] | None:
     """How both losses pull on a structure that the prediction loses, there and not there.
 
     ``gallery`` is the table of ``python -m workflow gallery``; None where it lacks one of them.
+    ``unlike`` tells why their gradients differ by more than the defect: they are then not
+    compared. A loss whose value falls while the prediction loses a structure that is there, or
+    rises while it loses one that is not, pulls the wrong way, however hard.
     """
+    if gallery.empty:
+        return None
+    both = gallery[gallery["loss"].isin((published, corrected)) & (gallery["course"] == COURSE)]
     curves = {}
     for label in (published, corrected):
         for reference in ("present", "absent"):
-            if gallery.empty:
-                return None
-            rows = gallery[
-                (gallery["loss"] == label) & (gallery["course"] == COURSE)
-                & (gallery["reference"] == reference)
-            ].sort_values("error")  # fmt: skip
+            rows = both[(both["loss"] == label) & (both["reference"] == reference)]
             if rows.empty or not rows["gradient"].map(math.isfinite).all():
                 return None
-            curves[label, reference] = rows["gradient"].to_list()
+            curves[label, reference] = rows.sort_values("error")["gradient"].to_list()
     told, plots = [], {}
-    for reference, where in (
-        ("present", "Where the structure is in the image"),
-        ("absent", "Where it is not and the prediction has it"),
+    for reference, sign, where in (
+        ("present", 1, "Where the structure is in the image"),
+        ("absent", -1, "Where it is not and the prediction has it"),
     ):
         old, new = curves[published, reference], curves[corrected, reference]
-        told.append(f"{where}, {_compared(max(old), max(new))}.")
+        answers = sign * change_as_it_shrinks(both, reference)
+        clauses = [
+            f"the {kind} loss pulls the wrong way (its value {'falls' if sign > 0 else 'rises'} as "
+            "the prediction shrinks)"
+            for kind, label in (("published", published), ("corrected", corrected))
+            if answers[label] < -NOTICED
+        ]
+        if not unlike:
+            clauses.append(_compared(max(old), max(new)))
+        if clauses:
+            told.append(f"{where}, {listing(clauses)}.")
         words = (
-            f"Gradient on the class while its prediction shrinks, {where.lower()}: published from "
-            f"{old[0]:.2g} to {old[-1]:.2g}, corrected from {new[0]:.2g} to {new[-1]:.2g}"
+            f"Absolute gradient on the class while its prediction shrinks, {where.lower()}: "
+            f"published from {old[0]:.2g} to {old[-1]:.2g}, corrected from {new[0]:.2g} to "
+            f"{new[-1]:.2g}"
         )
-        plots[where] = lines([("corrected", new), ("published", old)], words)
+        plots[where] = lines([("corrected", new), ("published", old)], words, ("whole", "lost"))
+    if unlike:
+        return {"told": [*told, f"How hard they pull is not compared: {unlike}."], "plots": plots}
     left = [
         percent(curves[label, "present"][-1] / max(curves[label, "present"]))
         if max(curves[label, "present"]) > 0
@@ -159,23 +208,19 @@ def _compared(old: float, new: float) -> str:
         return "the corrected loss has no gradient" + ("" if old else ", nor has the published one")
     ratio = old / new
     if 0.995 <= ratio < 1.005:
-        return "both losses pull equally hard"
+        return "the largest gradients of both losses are equal"
     if ratio == 0:
-        return "the published loss does not pull at all"
-    return f"the published loss pulls {_times(ratio)} as hard as its correction"
+        return "the published loss has no gradient"
+    return (
+        f"the largest gradient of the published loss is {_times(ratio)} the largest of its "
+        "correction"
+    )
 
 
 def _times(ratio: float) -> str:
     if ratio < 0.001:
-        return f"{_power(ratio)} times"
+        return f"{short(ratio)} times"
     return f"{number(ratio, 3 if ratio < 0.1 else 2 if ratio < 10 else 0)} times"
-
-
-def _power(ratio: float) -> str:
-    """A tiny number as `4 × 10⁻⁶`."""
-    digits, exponent = f"{ratio:.0e}".split("e")
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{digits} × 10{raised}"
 
 
 def _collapse(study: Study, label: str) -> str:
@@ -195,5 +240,8 @@ def measured(study: Study, published: str, corrected: str) -> str:
     if decided is None:
         return f"Correcting changes mean Dice by {gap}; there are too few runs to judge it."
     if not decided:
-        return f"Correcting changes mean Dice by {gap}, not separable from no change."
+        told = f"Correcting changes mean Dice by {gap}, not separable from no change"
+        if found["low"] > 0 or found["high"] < 0:
+            told += " after Holm's correction (the interval is of this pair alone)"
+        return f"{told}."
     return f"Correcting changes mean Dice by {gap}, separable from no change."

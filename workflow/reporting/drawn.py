@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 104, 14  # of an interval in a row
-PLOT = (220, 90)  # of a small plot
+PLOT = (220, 104)  # of a small plot
 MARGIN = 4
+LEFT, BELOW = 46, 14  # room of a small plot for what its axes say
 
 
 def interval_bar(
@@ -45,24 +46,44 @@ def _x(value: float, ends: tuple[float, float]) -> float:
     return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
 
 
-def lines(curves: Sequence[tuple[str, Sequence[float]]], words: str) -> Markup:
-    """Curves over the same equal steps, from 0 to the highest value of all; one class each."""
+def lines(
+    curves: Sequence[tuple[str, Sequence[float]]], words: str, ends: tuple[str, str]
+) -> Markup:
+    """Curves over the same equal steps, from 0 to the highest value of all; one class each.
+
+    The axes name 0, the highest value, and the ``ends`` of the steps.
+    """
     width, height = PLOT
+    right, bottom = width - MARGIN, height - BELOW
     top = max((max(values, default=0.0) for _, values in curves), default=0.0)
-    drawn = []
+    drawn = [
+        Markup('<path class="axis" d="M{0} {1}V{2}H{3}"/>').format(LEFT, MARGIN, bottom, right)
+    ]
     for name, values in curves:
         if top > 0 and len(values) > 1:
             points = " ".join(
-                f"{MARGIN + i * (width - 2 * MARGIN) / (len(values) - 1):.1f},"
-                f"{height - MARGIN - value / top * (height - 2 * MARGIN):.1f}"
+                f"{LEFT + i * (right - LEFT) / (len(values) - 1):.1f},"
+                f"{bottom - value / top * (bottom - MARGIN):.1f}"
                 for i, value in enumerate(values)
             )
             drawn.append(Markup('<polyline class="{}" points="{}"/>').format(name, points))
-    code = '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>'
-    return Markup(code).format(width, height, words, _axis(width, height), Markup().join(drawn))
+    drawn += [
+        Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(x, y, anchor, said)
+        for x, y, anchor, said in (
+            (LEFT - 4, MARGIN + 6, "end", short(top) if top > 0 else ""),
+            (LEFT - 4, bottom + 3, "end", "0"),
+            (LEFT, height - 3, "start", ends[0]),
+            (right, height - 3, "end", ends[1]),
+        )
+    ]
+    code = '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    return Markup(code).format(width, height, words, Markup().join(drawn))
 
 
-def _axis(width: float, height: float) -> Markup:
-    return Markup('<path class="axis" d="M{0} {0}V{1}H{2}"/>').format(
-        MARGIN, height - MARGIN, width - MARGIN
-    )
+def short(value: float) -> str:
+    """A number of two digits, where it is tiny as `4 × 10⁻⁶`."""
+    if value == 0 or abs(value) >= 0.001:
+        return f"{value:.2g}"
+    digits, exponent = f"{value:.0e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"

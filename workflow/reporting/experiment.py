@@ -88,7 +88,8 @@ class Chapter:
     """What the module of an experiment adds to its report.
 
     ``figures``: name -> function that draws it. ``said``: the findings, sentences computed from
-    the tables. ``shown``: names of answers that the page prints whole, with their headings.
+    the tables. ``shown``: names of answers that the page prints whole, with their headings; what
+    follows a colon in one stands below it.
     ``each``: what is told of one thing after the other, folded under a line each.
     """
 
@@ -140,9 +141,13 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
     in_words = partial(columns, losses={*experiment.config["losses"], FLOOR})
     pictures = {}
     for name, draw in chapter.figures.items():
-        svg, _ = save(draw(experiment), folder / "figures", name)
-        caption = chapter.captions[name](experiment)
-        pictures[name] = {"source": page.address(svg), "caption": caption}
+        figure = draw(experiment)
+        svg, _ = save(figure, folder / "figures", name)
+        pictures[name] = {
+            "source": page.address(svg),
+            "headline": " ".join(figure.get_suptitle().split()).removesuffix("."),
+            "caption": chapter.captions[name](experiment),
+        }
     content = page.render(
         "experiment.html.j2",
         experiment=experiment,
@@ -157,7 +162,10 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
         design=in_words(experiment.raw["arms"]) if len(experiment.arms) > 1 else None,
         preparations=preparation.of_arms(experiment.preparation),
         summary=in_words(_short_summary(experiment)),
-        shown={title: in_words(experiment.answers[name]) for name, title in chapter.shown.items()},
+        shown=[
+            {"columns": in_words(experiment.answers[name]), **_headed(title)}
+            for name, title in chapter.shown.items()
+        ],
         made_by=made_by(experiment),
         again=provenance.again(experiment),
         downloads=downloads.tables(folder),
@@ -165,6 +173,12 @@ def build(folder: Path, logs: failures.Logs | None = None) -> Path:
     out = folder / "report.html"
     files.write_text(out, content)
     return out
+
+
+def _headed(title: str) -> dict[str, str]:
+    """The heading of a table, which the navigation repeats, and what it says beyond a colon."""
+    heading, _, rest = title.partition(": ")
+    return {"heading": heading, "rest": rest[:1].upper() + rest[1:]}
 
 
 def chapter_of(experiment: Experiment) -> Chapter:

@@ -93,8 +93,8 @@ def message(responses: pd.DataFrame, names: Sequence[str]) -> str:
             "with the class absent, all still act against a false positive (weakest: "
             f"{_named([left.idxmin()])}, with {100 * left.min():.0f} % of the gradient)"
         )
-    lost = _change_as_it_shrinks(ends, "present") < -NOTICED
-    gone = _change_as_it_shrinks(ends, "absent") > NOTICED
+    lost = change_as_it_shrinks(ends, "present") < -NOTICED
+    gone = change_as_it_shrinks(ends, "absent") > NOTICED
     for wrong, what in (
         (lost, "the loss of the ball is rewarded"),
         (gone, "the end of a false positive is punished"),
@@ -104,7 +104,7 @@ def message(responses: pd.DataFrame, names: Sequence[str]) -> str:
     return said
 
 
-def _change_as_it_shrinks(responses: pd.DataFrame, which: str) -> pd.Series:
+def change_as_it_shrinks(responses: pd.DataFrame, which: str) -> pd.Series:
     """Value of each loss at the end of shrinking less that at its beginning, over its range."""
     values = responses.groupby("loss")["value"]
     rows = responses[(responses["course"] == "shrinks") & (responses["reference"] == which)]

@@ -35,6 +35,7 @@ def render(template: str, **values: Any) -> str:
         p_value=wording.p_value,
         readable=wording.readable,
         listing=wording.listing,
+        volume=_volume,
         mathml=mathml,
         finite=lambda value: value is not None and math.isfinite(value),
     )
@@ -46,6 +47,11 @@ def render(template: str, **values: Any) -> str:
         tier_names={"separable": "below"},
     )
     return environment.get_template(template).render(values)
+
+
+def _volume(value: float) -> str:
+    """A volume, of which no digit behind the point is of use where it is large."""
+    return f"{value:,.0f}" if math.isfinite(value) and value >= 100 else wording.number(value, 1)
 
 
 def address(picture: Path) -> str:

@@ -79,6 +79,7 @@ def render(
         question=text.QUESTION,
         answers=answer.answers(study, gaps),
         glance=answer.glance(study),
+        carded={card.get("label") for card in study.cards},
         glance_title=answer.glance_title(study),
         asked=text.asked(study),
         rule_name=evidence.rule_name,
@@ -201,6 +202,7 @@ def _collapse(study: Study) -> list[dict[str, Any]]:
     """For each loss the runs in which each class collapsed; the most collapsed first."""
     rows, table = _records(text.trained(study)), _records(study.collapse)
     for row in rows:
+        row["broken"] = bool(row["collapsed"] > 0 or row["diverged"] > 0)
         row["classes"] = {entry["class"]: entry for entry in table if entry["loss"] == row["loss"]}
     return sorted(rows, key=lambda row: -max(row["collapsed"], row["diverged"]))
 

@@ -490,7 +490,7 @@ def asked(study: Study) -> str:
     told = f"{losses} trained the same network on {study.dataset_name or 'one data set'}, "
     told += f"{count(seeds, 'seed')} each"
     if "steps" in training:
-        rates = learning_rates(study.runs)
+        rates = learning_rates(study.runs, tuned=len(study.trials) > 0)
         told += f", for {training['steps']} steps{f', each {rates}' if rates else ''}"
     return (
         f"{told}. With the same seed every loss starts from the same weights and sees the same "

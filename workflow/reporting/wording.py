@@ -38,17 +38,20 @@ SPELLED = {
 }
 
 
-def learning_rates(runs: pd.DataFrame) -> str:
-    """How the runs of a study came by their learning rates, as the end of a sentence."""
+def learning_rates(runs: pd.DataFrame, tuned: bool = False) -> str:
+    """How the runs of a study came by their learning rates, as the end of a sentence.
+
+    ``tuned``: the study found the rates itself, on its validation cases.
+    """
     rates = runs["learning_rate"].dropna() if len(runs) else pd.Series(dtype=float)
     if rates.empty:
         return ""
     if rates.nunique() == 1:
         return f"at a peak learning rate of {rates.iloc[0]:g}"
-    return (
-        "at a peak learning rate of its own, chosen on validation from the same grid for each loss "
-        f"({rates.min():g} to {rates.max():g})"
-    )
+    own = f"at a peak learning rate of its own ({rates.min():g} to {rates.max():g})"
+    if tuned:
+        return f"{own}, chosen on validation from the same grid for each loss"
+    return f"{own}, given in the configuration and not tuned in this study"
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -52,18 +52,28 @@ for (const form of document.querySelectorAll("form.filters")) {
   apply();
 }
 
+// Columns that there is no room for are shown where the reader asks for them.
+for (const table of document.querySelectorAll("table[data-columns]")) {
+  const label = document.createElement("label");
+  const box = document.createElement("input");
+  label.className = "check";
+  box.type = "checkbox";
+  label.append(box, `all ${table.dataset.columns} columns`);
+  box.addEventListener("input", () => table.classList.toggle("brief", !box.checked));
+  table.parentElement.before(label);
+  table.classList.add("brief");
+}
+
 // What is wider than its frame can be scrolled by keyboard too; a folded table once it is open.
 const frames = new ResizeObserver((changed) => changed.forEach(({ target }) => {
-  if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
-  else target.removeAttribute("tabindex");
-}));
-for (const frame of document.querySelectorAll(".scroll:not([role]), .glance")) {
-  if (!frame.matches("figure")) {
-    frame.setAttribute("role", "group");
-    frame.setAttribute("aria-label", frame.closest("section").querySelector("h2").textContent);
+  const wide = target.scrollWidth > target.clientWidth;
+  const told = { tabindex: "0", role: "group", "aria-label": target.querySelector("caption")?.textContent ?? "Figure, wider than the screen" };
+  for (const [name, value] of Object.entries(told)) {
+    if (wide && !(name === "role" && target.matches("figure"))) target.setAttribute(name, value);
+    else target.removeAttribute(name);
   }
-  frames.observe(frame);
-}
+}));
+document.querySelectorAll(".scroll:not([role]), .glance, .wide").forEach((frame) => frames.observe(frame));
 
 // Text that the page holds as base64 of gzip.
 async function unpack(id) {
@@ -81,10 +91,18 @@ for (const button of document.querySelectorAll("button[data-packed]")) {
   });
 }
 
-// What is folded on the screen is open on paper.
+// A link into what is folded unfolds it.
+const unfold = () => {
+  const entry = document.querySelector(":target")?.closest("details");
+  if (entry) entry.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();
+
+// What is folded on the screen is open on paper, but for what would fill pages with little.
 let folded = [];
 addEventListener("beforeprint", () => {
-  folded = [...document.querySelectorAll("details:not([open])")];
+  folded = [...document.querySelectorAll("details:not([open], [data-long])")];
   folded.forEach((entry) => { entry.open = true; });
 });
 addEventListener("afterprint", () => folded.forEach((entry) => { entry.open = false; }));

@@ -67,6 +67,7 @@
     const dots = { x: [], y: [], colour: [], loss: [], which: [], fate: [] };
     const crosses = { x: [], y: [], colour: [] };
     const rows = [];
+    const apart = plot.x_range.end * 16 / Math.max(canvas.clientWidth - 90, 160); // a cross and a gap
     const add = (loss, steps, dice, which, fate, width, alpha) => {
       const shown = dice.map((value) => value ?? NaN);
       wide.xs.push(steps); wide.ys.push(shown); wide.colour.push(colour(loss)); wide.dash.push(dash(loss)); wide.width.push(width); wide.alpha.push(alpha);
@@ -87,10 +88,14 @@
       } else {
         add(loss, middle.steps, middle.dice, `median of ${runs.length}`, fate, 2.6, 1);
       }
-      for (const run of broken) {
-        const last = run.steps.length - 1;
-        if (last < 0) continue;
-        crosses.x.push(run.steps[last]); crosses.y.push(values(run, name)[last] ?? NaN); crosses.colour.push(colour(loss));
+      const ends = every ? broken.map((run) => [run.steps, values(run, name)]) : broken.length ? [[middle.steps, middle.dice]] : [];
+      for (const [steps, dice] of ends) {
+        if (!steps.length) continue;
+        const y = dice[dice.length - 1] ?? NaN;
+        let x = steps[steps.length - 1];
+        // those that end alike, as at 0, stand beside each other
+        while (crosses.x.some((other, i) => Math.abs(other - x) < apart / 2 && Math.abs(crosses.y[i] - y) < 0.04)) x -= apart;
+        crosses.x.push(x); crosses.y.push(y); crosses.colour.push(colour(loss));
       }
       const known = middle.dice.filter((value) => value !== null);
       rows.push([data.losses[loss].name, known.length ? known[known.length - 1].toFixed(2) : "–", known.length ? Math.max(...known).toFixed(2) : "–", fate]);
@@ -100,6 +105,7 @@
       const swatch = box.nextElementSibling;
       swatch.style.borderTop = box.checked ? `3px ${dash(Number(box.value)) === "solid" ? "solid" : dash(Number(box.value)) === "dashed" ? "dashed" : "dotted"} ${colour(Number(box.value))}` : "";
     });
+    chart.querySelector("output").textContent = `${rows.length} ${rows.length === 1 ? "loss" : "losses"} drawn, ${name || "mean of the classes"}: ${rows.map((row) => `${row[0]} ${row[1]}`).join(", ")}`;
     chart.querySelector(".readout tbody").replaceChildren(...rows.map((row) => {
       const line = document.createElement("tr");
       row.forEach((text, i) => {
