@@ -115,7 +115,8 @@ def test_cases_are_drawn_from_the_slices_of_the_reference(retold: Path) -> None:
     for kind in ("median", "worst"):
         drawn = (retold / "figures" / f"cases_{kind}.svg").read_text()
         assert "No slices of cases" not in drawn
-        title = re.search(rf'id="figure-cases_{kind}">\s*<img src="[^"]+" alt="([^"]+)"', page)
+        picture = rf'id="figure-cases_{kind}">\s*<div[^>]*><img src="[^"]+" alt="([^"]+)"'
+        title = re.search(picture, page)
         assert f"({cases[kind]})" in title[1]
     # the predictions are those of the runs whose scores are committed
     best = study.cases[study.cases["checkpoint"] == study.checkpoint]
